@@ -1,0 +1,185 @@
+"""What users hand in -> checked systems: lists of trials as tensors, each (n_times, n_channels).
+
+A *system* is whatever produced the trajectories: one network, one recording, one attractor. Accepted layouts are
+
+    (n_trials, n_times, n_channels)     trials of equal length
+    (n_times, n_channels)               one trial
+    (n_times,)                          one trial of one channel
+    a list or tuple of such trials      trials of unequal length, the same channels in each
+
+as numpy arrays (memory-mapped ones too), torch tensors or xarray objects, real numbers of any kind. Nothing is repaired here:
+data that cannot be used is refused with the place at which it was found.
+"""
+
+import difflib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LAYOUTS = "(n_trials, n_times, n_channels), (n_times, n_channels), or a list of (n_times_i, n_channels)"
+
+
+class DataError(ValueError):
+    """Data or arguments that cannot be used; the message says where, what came and what would do."""
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Refuse a value that is not one of ``choices``, naming the nearest one."""
+    choices = list(choices)
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise DataError(f"{name} = {value!r} is none of {', '.join(map(repr, choices))}{hint}")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Refuse a value that is not a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise DataError(f"{name} = {value!r} is not a whole number of at least {least}")
+
+
+def as_device(device: str | torch.device | None) -> torch.device | None:
+    """The device of that name; ``"auto"`` is CUDA where there is one; ``None`` leaves data where they are."""
+    if device is None:
+        return None
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise DataError(f"device = {device!r} is not a device; here are {', '.join(present)}") from None
+    if wanted.type == "cuda" and f"cuda:{wanted.index or 0}" not in present:
+        raise DataError(f"device = {device!r} is not there; here are {', '.join(present)}")
+    return wanted
+
+
+def as_generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:
+    """The generator that came, or one of ``seed``; exactly one of the two is needed."""
+    if (seed is None) == (generator is None):
+        raise DataError("give exactly one of seed and generator")
+    if generator is not None:
+        return generator
+    check_count("seed", seed, 0)
+    return torch.Generator().manual_seed(int(seed))
+
+
+def as_systems(systems: Any) -> dict[str, Any]:
+    """Label each system: a mapping keeps its names, a sequence is counted ("0", "1", ...). Contents are not looked at."""
+    if isinstance(systems, Mapping):
+        named = {str(name): system for name, system in systems.items()}
+        if len(named) < len(systems):
+            raise DataError(f"two systems have the same name: {', '.join(map(str, systems))}")
+    elif isinstance(systems, Sequence) and not isinstance(systems, str):
+        named = {str(index): system for index, system in enumerate(systems)}
+    else:
+        raise DataError(
+            f"systems came as {_kind(systems)}; give a mapping from name to system, or a list of systems "
+            f"(a single system goes into a list of one)"
+        )
+    if not named:
+        raise DataError("no systems came; at least one is needed")
+    return named
+
+
+def as_trials(system: Any, name: str = "system", device: torch.device | None = None) -> list[Tensor]:
+    """The trials of one system, each (n_times, n_channels), finite and real, in the precision they came in.
+
+    Trials of a tensor are views of it. ``name`` is used in messages; ``device`` moves the trials there.
+
+    Raises
+    ------
+    DataError
+        Wrong layout, complex or non-numeric values, NaN or infinity (with trial, channel and sample), trials of unequal
+        channel counts, or no variance at all.
+    """
+    if isinstance(system, (list, tuple)):
+        if not system:
+            raise DataError(f"system {name!r} has no trials; at least one is needed")
+        trials = [_as_tensor(trial, f"system {name!r}, trial {k}") for k, trial in enumerate(system)]
+        trials = [trial[:, None] if trial.ndim == 1 else trial for trial in trials]
+        for k, trial in enumerate(trials):
+            if trial.ndim != 2:
+                raise DataError(
+                    f"system {name!r}, trial {k} has shape {tuple(trial.shape)}; a trial of a list is (n_times_i, n_channels)"
+                )
+    else:
+        array = _as_tensor(system, f"system {name!r}")
+        array = array[:, None] if array.ndim == 1 else array
+        if array.ndim not in (2, 3):
+            raise DataError(f"system {name!r} has shape {tuple(array.shape)}; accepted are {LAYOUTS}")
+        trials = list(array.unbind(0)) if array.ndim == 3 else [array]
+        if not trials:
+            raise DataError(f"system {name!r} has no trials; at least one is needed")
+    n_channels = trials[0].shape[1]
+    for k, trial in enumerate(trials):
+        if trial.shape[1] != n_channels or not n_channels:
+            raise DataError(
+                f"system {name!r}, trial {k} has {trial.shape[1]} channels, trial 0 has {n_channels}; all trials need the same, at least 1"
+            )
+    _refuse_non_finite(trials, name)
+    _look_at_variance(trials, name)
+    return [trial.to(device) for trial in trials] if device is not None else trials
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _as_tensor(value: Any, where: str) -> Tensor:
+    """Real tensor of what came; a view where torch can make one."""
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as problem:
+            raise DataError(f"{where} is no array ({problem}); accepted are {LAYOUTS}") from None
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"{where} holds {array.dtype} values; real numbers are needed")
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        # torch can neither share read-only memory without a warning nor walk backwards
+        if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+            array = array.copy()
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1 or array.dtype == np.longdouble:
+            array = array.astype(np.float64)
+        tensor = torch.from_numpy(array)
+    if tensor.is_complex():
+        raise DataError(f"{where} holds {tensor.dtype} values; real numbers are needed".replace("torch.", ""))
+    return tensor
+
+
+def _refuse_non_finite(trials: list[Tensor], name: str) -> None:
+    for k, trial in enumerate(trials):
+        if trial.is_floating_point() and not bool(torch.isfinite(trial).all()):
+            wrong = ~torch.isfinite(trial)
+            channel = int(wrong.any(0).nonzero()[0])
+            count, first = int(wrong[:, channel].sum()), int(wrong[:, channel].nonzero()[0])
+            raise DataError(
+                f"system {name!r}, trial {k}, channel {channel}: {count} non-finite value{'s' * (count > 1)}, first at sample "
+                f"{first} ({trial[first, channel].item()}); leave the trial out or repair the recording"
+            )
+
+
+def _look_at_variance(trials: list[Tensor], name: str) -> None:
+    low = torch.stack([trial.amin(0) for trial in trials if len(trial)] or [trials[0].new_zeros(1)]).amin(0)
+    high = torch.stack([trial.amax(0) for trial in trials if len(trial)] or [trials[0].new_zeros(1)]).amax(0)
+    constant = (low == high).nonzero().flatten().tolist()
+    if len(constant) == trials[0].shape[1]:
+        raise DataError(
+            f"system {name!r} is constant in all {len(constant)} channels: it has no variance, and so no dynamics"
+        )
+    if constant:
+        warnings.warn(f"system {name!r}: constant channels {constant} carry nothing", stacklevel=4)
+    longest = max(len(trial) for trial in trials)
+    if trials[0].shape[1] > 10 * longest:
+        warnings.warn(
+            f"system {name!r}: {trials[0].shape[1]} channels x {longest} samples; is time on the last axis? "
+            f"It belongs before the channels: {LAYOUTS}",
+            stacklevel=4,
+        )

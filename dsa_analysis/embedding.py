@@ -1,0 +1,45 @@
+"""Hankel delay embedding: hidden dynamics show in a window of the recent past (Takens 1981)."""
+
+import torch
+from torch import Tensor
+
+from dsa_analysis.data import DataError, check_count
+
+
+def delay_embed(x: Tensor, n_delays: int, delay_interval: int = 1) -> Tensor:
+    """Stack each sample with its recent past, newest first.
+
+    The row of time t is [x(t), x(t - d), ..., x(t - (m-1) d)].
+
+    Parameters
+    ----------
+    x : (..., n_times, n_channels)
+        Trajectories. A window never crosses from one trial into another.
+    n_delays : int >= 1
+        m, copies in a window with the present one; 1 gives back the values of ``x``.
+    delay_interval : int >= 1, in samples
+        d, spacing of the copies.
+
+    Returns
+    -------
+    Tensor, (..., n_times - (m - 1) * d, m * n_channels)
+        On the device and in the precision of ``x``.
+
+    Examples
+    --------
+    >>> delay_embed(torch.tensor([[0.], [1.], [2.], [3.]]), n_delays=2)
+    tensor([[1., 0.],
+            [2., 1.],
+            [3., 2.]])
+    """
+    check_count("n_delays", n_delays)
+    check_count("delay_interval", delay_interval)
+    past = (n_delays - 1) * delay_interval
+    n_times = x.shape[-2]
+    if n_times <= past:
+        raise DataError(
+            f"a window of {past + 1} samples does not fit into trials of {n_times}: lower n_delays = {n_delays} "
+            f"or delay_interval = {delay_interval}"
+        )
+    copies = [x[..., past - shift : n_times - shift, :] for shift in range(0, past + 1, delay_interval)]
+    return torch.cat(copies, dim=-1)
