@@ -235,7 +235,7 @@ def compare(
         if n_delays is None or rank is None
         else EmbeddingParameters(n_delays, rank, delay_interval, steps_ahead, ridge, center, estimator)
     )
-    operators = _all_operators(groups, embedding, wanted, progress)
+    operators = all_operators(groups, embedding, wanted, progress)
     stacked = as_operators([operator for group in operators for operator in group.values()], "operators", wanted)
     if others is None:
         first, second = torch.triu_indices(k, k, 1, device=stacked.device)
@@ -243,35 +243,14 @@ def compare(
         first = torch.arange(k, device=stacked.device).repeat_interleave(l)
         second = k + torch.arange(l, device=stacked.device).repeat(k)
 
-    if metric == "spectral":
-        eigenvalues = torch.linalg.eigvals(stacked)
-        distance = spectral_distance(eigenvalues[first], eigenvalues[second])
-        bound, agreement = torch.full_like(distance, torch.nan), torch.ones_like(distance)
-        converged = agreement > 0
-    else:
-        aligned = align_pairs(
-            stacked,
-            first,
-            second,
-            n_starts=n_starts,
-            group=group,
-            remove_trace=remove_trace,
-            seed=seed,
-            progress=progress,
+    distance, bound, agreement, converged = solve_pairs(
+        stacked, first, second, metric, n_starts=n_starts, group=group, remove_trace=remove_trace, seed=seed, progress=progress
+    )  # fmt: skip
+    if not bool(converged.all()):
+        count = f"{int((~converged).sum())} of {len(converged)}"
+        warnings.warn(
+            f"{count} alignments stopped before their gradient vanished; see Similarity.converged", stacklevel=2
         )
-        distance, bound, agreement, converged = (
-            aligned.distance,
-            aligned.lower_bound,
-            aligned.agreement,
-            aligned.converged,
-        )
-        if metric == "euclidean":
-            distance, bound = (2 * (angle / 2).sin() for angle in (distance, bound))
-        if not bool(converged.all()):
-            warnings.warn(
-                f"{int((~converged).sum())} of {len(converged)} alignments stopped before their gradient vanished; see Similarity.converged",
-                stacklevel=2,
-            )
 
     def matrix(values: Tensor, diagonal: float) -> np.ndarray:
         full = np.full((k, l), diagonal, dtype=values.cpu().numpy().dtype)
@@ -295,6 +274,24 @@ def compare(
     )
 
 
+def solve_pairs(
+    operators: Tensor, first: Tensor, second: Tensor, metric: str, **budget: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Distance, lower bound, agreement and convergence, each (P,), of the operators (N, n, n) at ``first`` and ``second``.
+
+    ``budget`` as in `align`; matched eigenvalues need none.
+    """
+    if metric == "spectral":
+        eigenvalues = torch.linalg.eigvals(operators)
+        distance = spectral_distance(eigenvalues[first], eigenvalues[second])
+        exact = torch.ones_like(distance)
+        return distance, torch.full_like(distance, torch.nan), exact, exact > 0
+    aligned = align_pairs(operators, first, second, **budget)
+    angles = aligned.distance, aligned.lower_bound
+    distance, bound = angles if metric == "angular" else (2 * (angle / 2).sin() for angle in angles)
+    return distance, bound, aligned.agreement, aligned.converged
+
+
 def _all_trials(systems: Mapping[str, Any], metric: str, device: torch.device | None) -> dict[str, list[Tensor]]:
     for name, system in systems.items():
         if isinstance(system, Operator):
@@ -302,7 +299,7 @@ def _all_trials(systems: Mapping[str, Any], metric: str, device: torch.device | 
     return {name: as_trials(system, name, device) for name, system in systems.items()}
 
 
-def _all_operators(
+def all_operators(
     groups: list[dict[str, Any]], embedding: EmbeddingParameters | None, device: torch.device | None, progress: bool
 ) -> list[dict[str, Any]]:
     """Operators of all systems by label: fitted, or as they came. What `fit` is concerned about is said once for all."""

@@ -5,11 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score, silhouette_score
 
-from dsa_analysis.compare import Similarity, compare
-from dsa_analysis.data import DataError, as_systems, as_trials
+from dsa_analysis.alignment import as_operators
+from dsa_analysis.baselines import BASELINES
+from dsa_analysis.compare import METRICS, ComparisonParameters, Similarity, all_operators, solve_pairs
+from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice
 
 
 class Interval(NamedTuple):
@@ -24,25 +27,44 @@ class Interval(NamedTuple):
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 
 
-def noise_floor(systems: Any, **settings: Any) -> pd.Series:
-    """Distance between the odd and the even trials of each system: what the data cannot tell from nothing.
+def noise_floor(
+    systems: Any,
+    *,
+    n_delays: int,
+    rank: int,
+    metric: str = "angular",
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> pd.Series:
+    """Distance between the odd and the even trials of each system: what these data cannot tell from nothing.
 
-    ``systems`` and ``settings`` as in `compare`. Each half holds half of the trials, so the floor of all of them is somewhat lower.
-    "cka" and "procrustes" compare matched trials, of which a system has only one set, and have no such floor.
+    Arguments as in `compare`. Each half holds half of the trials, so the floor of all of them is somewhat lower. "cka" and
+    "procrustes" need matched trials, of which a system has only one set: they have no such floor.
 
     Returns
     -------
     pandas.Series
         One distance a system, by label.
     """
-    floors = {}
-    for name, system in as_systems(systems).items():
-        trials = as_trials(system, name)
-        if len(trials) < 2:
+    check_choice("metric", metric, [name for name in METRICS if name not in BASELINES])
+    wanted = ComparisonParameters(n_delays, rank, **{key: settings[key] for key in settings if key != "seed"})
+    trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
+    for name, parts in trials.items():
+        if len(parts) < 2:
             raise DataError(f"system {name!r} has one trial; a floor needs two halves, so at least 2 trials")
-        halves = {"even trials": trials[0::2], "odd trials": trials[1::2]}
-        floors[name] = compare(halves, **settings).distances[0, 1]
-    return pd.Series(floors, name="noise floor")
+    halves = [
+        {f"{name}, {half} trials": parts[start::2] for name, parts in trials.items()}
+        for start, half in enumerate(("even", "odd"))
+    ]
+    operators = all_operators(halves, wanted, None, progress)
+    stacked = as_operators([operator for half in operators for operator in half.values()], "operators")
+    first = torch.arange(len(trials), device=stacked.device)
+    budget = {"n_starts": wanted.n_starts, "group": wanted.group, "remove_trace": wanted.remove_trace}
+    floor = solve_pairs(
+        stacked, first, first + len(trials), metric, **budget, seed=settings.get("seed", 0), progress=progress
+    )[0]
+    return pd.Series(floor.cpu().numpy(), index=list(trials), name="noise floor")
 
 
 def silhouette(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> float:

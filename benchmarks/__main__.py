@@ -1,0 +1,50 @@
+"""python -m benchmarks [--quick] [pairs] [fits] [all-pairs]"""
+
+import argparse
+import datetime
+import platform
+from types import ModuleType
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import all_pairs, fits, pairs, table
+from benchmarks.measure import calibrate
+from benchmarks.peer import DSA_METRIC, ROOT
+
+BLOCKS: dict[str, ModuleType] = {"pairs": pairs, "fits": fits, "all-pairs": all_pairs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Times this project against its peers: the same work, one run, one thread, CPU seconds. "
+        "Peers get virtual environments of their own under results/peers. About 8 minutes.",
+    )
+    parser.add_argument("blocks", nargs="*", metavar="block", help=f"some of: {', '.join(BLOCKS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="the smallest sizes only, about a minute")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.blocks) - set(BLOCKS):
+        parser.error(f"unknown block {', '.join(sorted(unknown))}; there are {', '.join(BLOCKS)}")
+
+    started = datetime.datetime.now()
+    path = ROOT / "results" / "benchmarks" / f"{started:%Y-%m-%d_%H%M%S}.csv"
+    calibrate()  # the first call loads libraries
+    rows, calibrations = [], [calibrate()]
+    for name in arguments.blocks or BLOCKS:
+        chosen = BLOCKS[name].cases(arguments.quick)
+        for new in tqdm(BLOCKS[name].run(chosen), desc=name, total=len(chosen), unit="case"):
+            rows += new
+            calibrations.append(calibrate())
+            noise = max(calibrations) / min(calibrations) - 1
+            table.save(rows, noise, path)
+    print(table.markdown(rows))
+    print(
+        f"\n{started:%Y-%m-%d}, CPU time of one thread, {platform.machine()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}. Peer: {DSA_METRIC.name} {DSA_METRIC.version}, angular, 1500 iterations.\n"
+        f"A fixed matrix product varied by {100 * noise:.0f} % between the cases. Saved as {path.relative_to(ROOT)}."
+    )
+
+
+if __name__ == "__main__":
+    main()

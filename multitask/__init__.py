@@ -1,0 +1,64 @@
+"""Recurrent networks that learn the twenty cognitive tasks of Yang et al. (2019), and what their units do.
+
+A rule becomes a batch of trials (`generate_trials`), trials train an ensemble of leaky networks, and their hidden
+states come back by rule, condition and period (`record_activity`). Knows neither `dsa_analysis` nor the config file.
+"""
+
+from multitask.activity import (
+    Activity,
+    Clusters,
+    PrincipalComponents,
+    TaskVariance,
+    cluster_units,
+    fractional_variance,
+    principal_components,
+    record_activity,
+    task_variance,
+)
+from multitask.evaluation import (
+    Performance,
+    PsychometricCurve,
+    decode_direction,
+    evaluate,
+    psychometric_curve,
+    score_trials,
+)
+from multitask.fixed_points import FixedPoints, find_fixed_points
+from multitask.network import LeakyGRU, LeakyRNN, NetworkParameters, make_network
+from multitask.tasks import RULES, RULESETS, TASKS, generate_trials
+from multitask.training import Run, TrainingParameters, load_run, train
+from multitask.trials import MultitaskError, TrialBatch
+
+__all__ = [
+    "RULES",
+    "RULESETS",
+    "TASKS",
+    "Activity",
+    "Clusters",
+    "FixedPoints",
+    "LeakyGRU",
+    "LeakyRNN",
+    "MultitaskError",
+    "NetworkParameters",
+    "Performance",
+    "PrincipalComponents",
+    "PsychometricCurve",
+    "Run",
+    "TaskVariance",
+    "TrainingParameters",
+    "TrialBatch",
+    "cluster_units",
+    "decode_direction",
+    "evaluate",
+    "find_fixed_points",
+    "fractional_variance",
+    "generate_trials",
+    "load_run",
+    "make_network",
+    "principal_components",
+    "psychometric_curve",
+    "record_activity",
+    "score_trials",
+    "task_variance",
+    "train",
+]

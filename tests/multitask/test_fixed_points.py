@@ -1,0 +1,186 @@
+"""Slow points of networks whose fixed points are known in closed form, and Jacobians against autograd."""
+
+import math
+
+import pytest
+import torch
+
+from multitask.fixed_points import find_fixed_points
+from multitask.network import LeakyRNN, NetworkParameters, make_network
+from multitask.trials import MultitaskError
+
+
+def network_with(w_rec: torch.Tensor, b: torch.Tensor, activation: str = "tanh") -> LeakyRNN:
+    """Networks (E, N, N) with given recurrent weights and biases, and no other weights."""
+    network = LeakyRNN(NetworkParameters(n_rnn=w_rec.shape[-1], activation=activation), len(w_rec))
+    weights = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in network.weights.items()}
+    return network.with_weights(weights | {"w_rec": w_rec.double(), "b": b.double()})
+
+
+def starts_for(network: LeakyRNN, n: int = 40, spread: float = 2.0, seed: int = 0) -> torch.Tensor:
+    shape = network.n_networks, n, network.parameters.n_rnn
+    return spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+NO_INPUT = torch.zeros(85)
+
+
+def test_two_attractors_and_the_saddle_between_them_are_found_with_their_time_constants():
+    # h = tanh(2 h): 0 and +-h*, with slopes 2 at 0 and 2 (1 - h*^2) at h*
+    network = network_with(torch.tensor([[[2.0]]]), torch.zeros(1, 1, 1))
+    points = find_fixed_points(network, NO_INPUT, torch.linspace(-2, 2, 41, dtype=torch.float64)[None, :, None])
+    h = points.hidden.flatten().sort().values
+    star = 0.957504024083
+    torch.testing.assert_close(h, torch.tensor([-star, 0.0, star], dtype=torch.float64), atol=1e-10, rtol=0)
+    assert points.fixed.all()
+    assert points.n_lost == 0
+    assert points.n_visits.sum() == 41
+    by_place = points.hidden.flatten().argsort()
+    assert points.n_unstable[by_place].tolist() == [0, 1, 0]
+    slope = torch.tensor([2 * (1 - star**2), 2.0, 2 * (1 - star**2)], dtype=torch.float64)
+    z = 0.8 + 0.2 * slope
+    torch.testing.assert_close(points.eigenvalues[by_place, 0].real, z, atol=1e-9, rtol=0)
+    torch.testing.assert_close(points.time_constants[by_place, 0], -20 / z.log(), rtol=1e-8, atol=0)
+    assert points.time_constants[by_place, 0][1] < 0  # growth
+
+
+def test_linear_network_has_one_point_where_algebra_puts_it():
+    # relu above threshold: h = h W + b, so h* = b (I - W)^-1
+    generator = torch.Generator().manual_seed(0)
+    w = 0.3 * torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
+    b = 1 + torch.rand(2, 1, 5, generator=generator, dtype=torch.float64)
+    network = network_with(w, b, "relu")
+    points = find_fixed_points(network, NO_INPUT, starts_for(network).abs())
+    expected = torch.linalg.solve(torch.eye(5).double() - w.mT, b[:, 0, :, None])[..., 0]
+    assert points.network.tolist() == [0, 1]
+    torch.testing.assert_close(points.hidden, expected)
+    eigenvalues = torch.linalg.eigvals(0.8 * torch.eye(5).double() + 0.2 * w)
+    torch.testing.assert_close(
+        points.eigenvalues.abs().sort(-1).values, eigenvalues.abs().sort(-1).values, atol=1e-10, rtol=0
+    )
+
+
+def test_rotation_shows_as_a_frequency():
+    # relu above threshold with W = c R(90 deg): eigenvalues of J are 0.8 +- 0.2 c i
+    w = 0.5 * torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]])
+    network = network_with(w, torch.full((1, 1, 2), 2.0), "relu")
+    points = find_fixed_points(network, NO_INPUT, starts_for(network).abs())
+    angle = math.atan2(0.1, 0.8)
+    assert points.frequencies[0].abs().tolist() == pytest.approx([angle / (2 * math.pi * 0.020)] * 2)
+    assert points.time_constants[0].tolist() == pytest.approx([-20 / math.log(math.hypot(0.8, 0.1))] * 2)
+
+
+def test_a_constant_input_moves_the_point():
+    network = network_with(torch.zeros(1, 3, 3), torch.zeros(1, 1, 3))
+    network.weights["w_in"][0, 0] = torch.tensor([0.5, -1.0, 2.0])
+    points = find_fixed_points(network, torch.eye(85)[0], starts_for(network))
+    torch.testing.assert_close(points.hidden[0], torch.tensor([0.5, -1.0, 2.0]).double().tanh())
+
+
+def test_line_of_fixed_points_has_an_infinite_time_constant():
+    # relu with W = I on one unit: every h >= 0 is fixed
+    network = network_with(torch.ones(1, 1, 1), torch.zeros(1, 1, 1), "relu")
+    points = find_fixed_points(network, NO_INPUT, torch.linspace(0.1, 2, 20, dtype=torch.float64)[None, :, None])
+    assert len(points.hidden) == 20
+    assert points.time_constants.isinf().all()
+
+
+def test_ghost_of_a_vanished_point_is_slow_and_not_fixed():
+    # h = tanh(2 h + b): a fold at h^2 = 1/2 annihilates two of three points; just beyond it a slow passage is left
+    h_fold = -math.sqrt(0.5)
+    fold = math.atanh(h_fold) - 2 * h_fold
+    network = network_with(torch.tensor([[[2.0]]]), torch.full((1, 1, 1), fold + 1e-3).double())
+    starts = torch.linspace(-1, -0.5, 15, dtype=torch.float64)[None, :, None]
+    points = find_fixed_points(network, NO_INPUT, starts)
+    ghost = points.hidden[~points.fixed]
+    assert len(ghost) == 1
+    assert ghost.item() == pytest.approx(h_fold, abs=0.01)
+    # q of the passage: alpha (tanh(2h + b) - h) at the fold, f' = 1/2 there
+    assert points.q[~points.fixed].item() == pytest.approx(0.5 * (0.2 * 0.5e-3) ** 2, rel=0.02)
+    strict = find_fixed_points(network, NO_INPUT, starts, slowest=1e-12)
+    assert strict.fixed.all()
+    assert strict.n_lost > 0
+
+
+@pytest.mark.parametrize("activation", ["softplus", "relu", "tanh", "retanh", "power"])
+@pytest.mark.parametrize("rnn_type", ["LeakyRNN", "LeakyGRU"])
+def test_jacobian_agrees_with_autograd(rnn_type, activation):
+    parameters = NetworkParameters(n_rnn=6, activation=activation, rnn_type=rnn_type, w_rec_init="randgauss")
+    network = make_network(parameters, n_networks=2, seed=1).to(torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.rand(2, 3, 6, generator=generator, dtype=torch.float64)
+    inputs = torch.rand(85, generator=generator, dtype=torch.float64)
+    closed = network.jacobian(hidden, inputs)
+    for e in range(2):
+        one = network.subset([e])
+        for k in range(3):
+            auto = torch.autograd.functional.jacobian(lambda h: one.step(h, inputs), hidden[e, k][None, None])  # noqa: B023
+            torch.testing.assert_close(closed[e, k], auto[0, 0, :, 0, 0], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rnn_type", ["LeakyRNN", "LeakyGRU"])
+def test_every_point_stays_where_it_is_and_repels_only_along_unstable_modes(rnn_type):
+    parameters = NetworkParameters(
+        n_rnn=16, activation="tanh", rnn_type=rnn_type, w_rec_init="randgauss", w_rec_scale=1.5
+    )
+    network = make_network(parameters, n_networks=2, seed=2).to(torch.float64)
+    if rnn_type == "LeakyRNN":
+        network.weights["w_rec"] = 1.5 * network.weights["w_rec"]  # well inside the regime of many points
+    points = find_fixed_points(network, NO_INPUT, starts_for(network, 60))
+    assert points.fixed.any()
+    for e in range(2):
+        own = points.hidden[(points.network == e) & points.fixed]
+        moved = network.subset([e]).step(own[None], NO_INPUT)[0]
+        torch.testing.assert_close(moved, own, atol=1e-9, rtol=0)
+        apart = torch.cdist(own, own) + torch.eye(len(own))
+        assert apart.min() > 1e-2  # no point twice
+        stable = points.hidden[(points.network == e) & points.fixed & (points.n_unstable == 0)]
+        near = (stable + 1e-4)[None]
+        for _ in range(1500):
+            near = network.subset([e]).step(near, NO_INPUT)
+        torch.testing.assert_close(near[0], stable, atol=1e-6, rtol=0)  # attractors attract
+
+
+def test_points_of_an_ensemble_are_those_of_its_networks():
+    network = network_with(torch.tensor([[[2.0]], [[0.5]]]), torch.zeros(2, 1, 1))
+    starts = starts_for(network)
+    together = find_fixed_points(network, NO_INPUT, starts)
+    for e, n in enumerate((3, 1)):
+        alone = find_fixed_points(network.subset([e]), NO_INPUT, starts[[e]])
+        assert len(alone.hidden) == n
+        torch.testing.assert_close(together.hidden[together.network == e], alone.hidden)
+
+
+def test_table_has_a_row_for_each_point():
+    network = network_with(torch.tensor([[[2.0]]]), torch.zeros(1, 1, 1))
+    table = find_fixed_points(network, NO_INPUT, starts_for(network)).to_dataframe()
+    assert list(table["n_unstable"].sort_values()) == [0, 0, 1]
+    assert table.columns.tolist() == ["network", "q", "fixed", "n_unstable", "n_visits", "time_constant", "frequency"]
+
+
+def test_nothing_slow_enough_gives_no_points():
+    # h' = 0.8 h + 0.2 relu(h + 1): always moves on
+    network = network_with(torch.ones(1, 1, 1), torch.ones(1, 1, 1), "relu")
+    points = find_fixed_points(network, NO_INPUT, starts_for(network, 5).abs(), max_steps=50)
+    assert points.hidden.shape == (0, 1)
+    assert points.n_lost == 5
+    assert points.to_dataframe().empty
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": torch.zeros(3, 85)}, r"inputs have shape \(3, 85\): one constant input \(85,\) is needed"),
+        ({"starts": torch.zeros(1, 4, 5)}, r"starts have shape \(1, 4, 5\): needed is \(1, n_starts, 2\)"),
+        ({"starts": torch.zeros(1, 0, 2)}, r"starts have shape \(1, 0, 2\)"),
+        ({"starts": torch.full((1, 4, 2), math.nan)}, "starts are not finite: network 0"),
+        ({"slowest": 0.0}, "slowest = 0.0: must be positive"),
+        ({"apart": -1.0}, "apart = -1.0: must be positive"),
+        ({"max_steps": 0}, "max_steps = 0: must be positive"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    network = network_with(torch.zeros(1, 2, 2), torch.zeros(1, 1, 2))
+    arguments = {"inputs": NO_INPUT, "starts": torch.zeros(1, 4, 2)} | change
+    with pytest.raises(MultitaskError, match=message):
+        find_fixed_points(network, **arguments)

@@ -1,0 +1,109 @@
+"""Figures: every axis is labelled with its unit, and shows what the result holds."""
+
+from collections.abc import Iterator
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from multitask import plotting
+from multitask.activity import TaskVariance, cluster_units, principal_components, record_activity
+from multitask.evaluation import PsychometricCurve
+from multitask.network import LeakyRNN, NetworkParameters
+from multitask.trials import MultitaskError
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def activity():
+    return record_activity(LeakyRNN(NetworkParameters(n_rnn=8, dt=50.0)), "delaygo")
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    profiles = np.repeat(np.eye(2), 5, 0) + 0.05 * np.random.default_rng(0).random((10, 2))
+    return cluster_units(TaskVariance(profiles[None], ("dm1", "fdgo")), n_clusters=2)
+
+
+def test_trial_shows_targets_and_outputs_over_milliseconds(activity):
+    _, axes = plt.subplots(5)
+    plotting.plot_trial(axes, activity.batch, 3, activity.outputs[0])
+    assert axes[-1].get_xlabel() == "time (ms)"
+    assert axes[0].get_xlim() == (0, 2500)
+    assert axes[0].get_title() == "Dly Go"
+    target, output = (ax.images[0].get_array() for ax in axes[3:])
+    np.testing.assert_array_equal(target, activity.batch.targets[3, :, 1:].T)
+    np.testing.assert_array_equal(output, activity.outputs[0, 3, :, 1:].T)
+    assert len(axes[1].lines) == 3  # borders of four periods
+
+
+def test_trial_needs_an_axis_for_each_panel(activity):
+    _, axes = plt.subplots(3)
+    with pytest.raises(MultitaskError, match="a trial of 'delaygo' needs 4 axes, but 3 came"):
+        plotting.plot_trial(axes, activity.batch)
+
+
+def test_units_have_a_line_for_each_trial(activity):
+    _, axes = plt.subplots(2, 1, squeeze=False)
+    plotting.plot_units(axes, [activity], [0, 5])
+    assert [len(ax.collections[0].get_segments()) for ax in axes[:, 0]] == [40, 40]
+    assert "unit 5" in axes[1, 0].get_ylabel()
+    assert axes[1, 0].get_xlabel() == "time (ms)"
+
+
+def test_matrices_show_rules_by_their_titles(clusters):
+    for plot, shape in ((plotting.plot_task_variance, (2, 10)), (plotting.plot_clusters_by_rule, (2, 2))):
+        ax = plot(plt.figure().add_subplot(), clusters)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["DM 1", "Go"]
+        assert ax.images[0].get_array().shape == shape
+        assert "task variance" in ax.figure.axes[1].get_ylabel()  # of the colour bar
+
+
+def test_curves_and_histograms_show_their_numbers(clusters):
+    ax = plotting.plot_silhouettes(plt.figure().add_subplot(), clusters)
+    assert ax.lines[0].get_ydata() == list(clusters.silhouettes.values())
+    ax = plotting.plot_fractional_variance(plt.figure().add_subplot(), np.array([-1.0, 1.0, 1.0, 0.9]), "dm1", "fdgo")
+    assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(1)
+    assert ax.get_xlabel() == "FTV(DM 1, Go)"
+    curve = PsychometricCurve("dm1", np.array([-0.1, 0.1]), np.array([[1, 9], [2, 8]]), np.array([[9, 1], [8, 2]]))
+    ax = plotting.plot_psychometric(plt.figure().add_subplot(), curve)
+    assert ax.lines[1].get_ydata().tolist() == [0.2, 0.8]
+
+
+@pytest.mark.parametrize("projection", [None, "3d"])
+def test_trajectories_are_labelled_with_their_share_of_the_variance(activity, projection):
+    ax = plt.figure().add_subplot(projection=projection)
+    pca = principal_components(activity.during("stim1", "delay1"))
+    plotting.plot_trajectories(ax, pca, activity.conditions["direction"])
+    assert ax.get_ylabel() == f"component 2 ({100 * pca.explained[0, 1]:.0f} %)"
+    assert len(ax.lines) == 2 * 40
+    if projection:
+        few = principal_components(activity.hidden, 2)
+        with pytest.raises(MultitaskError, match="these axes show 3 components, but there are 2"):
+            plotting.plot_trajectories(ax, few, activity.conditions["direction"])
+
+
+def test_learning_has_a_line_for_each_rule():
+    rows = [(s, r, n, s / 100) for s in (0, 50, 100) for r in ("dm1", "fdgo") for n in (0, 1)]
+    log = pd.DataFrame(rows, columns=["step", "rule", "network", "performance"])
+    ax = plotting.plot_learning(plt.figure().add_subplot(), log)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["DM 1", "Go"]
+    assert ax.get_ylabel() == "share of right trials"
+    assert set(log["rule"]) == {"dm1", "fdgo"}  # unchanged
+
+
+def test_colours_of_directions_close_the_circle():
+    colours = plotting.ScalarMappable(plotting.DIRECTIONS, plotting.CIRCLE).to_rgba(
+        torch.tensor([0.0, 2 * np.pi]).numpy()
+    )
+    np.testing.assert_allclose(colours[0], colours[1], atol=0.02)  # neighbouring entries of the colour map

@@ -1,0 +1,335 @@
+"""config.yaml: what it gives, and that whatever is wrong with it is said at once, with its line and key."""
+
+import dataclasses
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.settings import ConfigError, load_settings, replacing
+
+
+def report(config) -> list[str]:
+    """The report on a spoiled file, a line for each problem, without the folder it lies in."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(config.path)
+    return str(caught.value).replace(f"{config.path.parent}{os.sep}", "").splitlines()
+
+
+# ---- what a good file gives ------------------------------------------------------------------------------------------
+
+
+def test_values_arrive_with_their_types(config):
+    config.replace("lorenz.n_trials", "n_trials: 7")
+    config.replace("lorenz.ridge", "ridge: 1e-3")  # YAML 1.1, and so PyYAML, reads text here
+    config.replace("lorenz.dt", "dt: 1")
+    settings = load_settings(config.path)
+    assert settings.lorenz.n_trials == 7
+    assert settings.lorenz.dsa.ridge == 0.001
+    first = next(iter(settings.lorenz.regimes.values()))
+    assert (first.dt, type(first.dt)) == (1.0, float)
+    assert all(type(value) is float for triple in first.parameters for value in triple)
+
+
+@pytest.mark.parametrize("text", ["2", "0.5", "5e-1", ".5", "2.", "1E3", "+1.5", "1e+2"])
+def test_every_way_to_write_a_number_is_read(config, text):
+    config.replace("lorenz.ridge", f"ridge: {text}")
+    assert load_settings(config.path).lorenz.dsa.ridge == float(text)
+
+
+def test_settings_cannot_be_changed(config):
+    settings = load_settings(config.path)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.seed = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.lorenz.dsa.rank = 1
+
+
+def test_argument_comes_before_environment_before_working_directory(config, tmp_path, monkeypatch):
+    for place, seed in (("argument", 1), ("environment", 2), ("here", 3)):
+        (tmp_path / place).mkdir()
+        config.path = tmp_path / place / "config.yaml"
+        config.replace("seed", f"seed: {seed}")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("COMPUTE_ALIKE_CONFIG", raising=False)
+    assert load_settings().seed == 3
+    monkeypatch.setenv("COMPUTE_ALIKE_CONFIG", str(tmp_path / "environment" / "config.yaml"))
+    assert load_settings().seed == 2
+    assert load_settings(tmp_path / "argument" / "config.yaml").seed == 1
+
+
+def test_relative_results_lie_beside_the_file_wherever_one_starts(config, tmp_path, monkeypatch):
+    config.replace("results", "results: out/here")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_settings("../config.yaml").results.resolve() == tmp_path / "out" / "here"
+    assert load_settings("../config.yaml").results.is_absolute()
+
+
+def test_absolute_results_stay(config):
+    config.replace("results", "results: /data/out")
+    assert load_settings(config.path).results == Path("/data/out")
+
+
+def test_saved_settings_read_back_equal_from_any_folder(config, tmp_path):
+    settings = load_settings(config.path)
+    settings.save(tmp_path / "results" / "config.yaml")
+    assert load_settings(tmp_path / "results" / "config.yaml") == settings
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=0.0))
+def test_saved_numbers_lose_no_digit(settings, tmp_path_factory, ridge):
+    dsa = dataclasses.replace(settings.lorenz.dsa, ridge=ridge)
+    changed = dataclasses.replace(settings, lorenz=dataclasses.replace(settings.lorenz, dsa=dsa))
+    path = tmp_path_factory.mktemp("saved") / "config.yaml"
+    changed.save(path)
+    assert load_settings(path).lorenz.dsa.ridge == ridge
+
+
+def test_section_prints_as_yaml(config):
+    config.replace("lorenz.n_trials", "n_trials: 7")
+    text = str(load_settings(config.path).lorenz)
+    assert "n_trials: 7\n" in text
+    assert "\ndsa:\n  n_delays: " in text
+    assert re.search(r"\n    parameters: \[\[[\d., ]+\], ", text)
+
+
+def test_auto_falls_to_what_is_there(config):
+    torch = pytest.importorskip("torch")
+    config.replace("device", "device: auto")
+    assert load_settings(config.path).device == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_torch_is_not_asked_about_the_cpu(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it now fails
+    assert load_settings(config.path).device == "cpu"
+
+
+# ---- what a bad file gets --------------------------------------------------------------------------------------------
+
+
+def test_five_mistakes_come_in_one_report_in_the_order_of_the_file(config):
+    seed = config.replace("seed", "sead: 0")
+    device = config.replace("device", "device: cuda:77")
+    n_seeds = config.replace("lorenz.n_seeds", 'n_seeds: "10"')
+    dt = config.replace("lorenz.dt", "dt: .nan")
+    n_delays = config.replace("lorenz.n_delays", "n_delay: 20")
+    regime = config.lines[dt - 2].split("#")[0].strip(" :")
+    lines = report(config)
+    assert [re.sub(r", which has .*", "", line) for line in lines] == [
+        f"config.yaml:{seed}: sead: unknown key; did you mean 'seed'?",
+        f"config.yaml:{device}: device: cuda:77 is not on this machine",
+        f'config.yaml:{n_seeds}: lorenz.n_seeds: must be an integer, got "10"',
+        f"config.yaml:{dt}: lorenz.regimes.{regime}.dt: must be a finite number, got .nan",
+        f"config.yaml:{n_delays}: lorenz.dsa.n_delay: unknown key; did you mean 'n_delays'?",
+    ]
+
+
+WRONG_VALUES = [
+    ("seed", "1.5", "seed: must be an integer, got 1.5"),
+    ("seed", "true", "seed: must be an integer, got true"),
+    ("seed", '"10"', 'seed: must be an integer, got "10"'),
+    ("seed", "1e3", "seed: must be an integer, got 1000.0"),
+    ("seed", "1_000", 'seed: must be an integer, got "1_000"'),
+    ("seed", "", "seed: must be an integer, got null"),
+    ("seed", "-1", "seed: must be greater than or equal to 0, got -1"),
+    ("seed", "2024-01-01", 'seed: must be an integer, got "2024-01-01"'),
+    ("seed", "[1]", "seed: must be an integer, got [1]"),
+    ("seed", "!!python/object/apply:os.getcwd []", "seed: tag !!python/object/apply:os.getcwd is refused"),
+    ("seed", "!!int 3", "seed: tag !!int is refused; only plain values are read"),
+    ("version", "2", "version: this program reads version 1, got 2"),
+    ("version", '"1"', 'version: must be an integer, got "1"'),
+    ("device", "gpu", "device: must be auto, cpu, cuda or cuda:N, got gpu"),
+    ("device", "cuda:77", "device: cuda:77 is not on this machine, which has cpu"),
+    ("results", "7", "results: must be text, got 7"),
+    ("lorenz.n_trials", "0", "lorenz.n_trials: must be greater than or equal to 1, got 0"),
+    ("lorenz.ridge", "inf", 'lorenz.dsa.ridge: must be a number, got "inf"'),
+    ("lorenz.ridge", "-.inf", "lorenz.dsa.ridge: must be a finite number, got -.inf"),
+    ("lorenz.ridge", "1e999", "lorenz.dsa.ridge: must be a finite number, got 1e999"),
+    ("lorenz.ridge", "true", "lorenz.dsa.ridge: must be a number, got true"),
+    ("lorenz.center", "yes", 'lorenz.dsa.center: must be true or false, got "yes"'),
+    ("lorenz.center", "1", "lorenz.dsa.center: must be true or false, got 1"),
+    ("lorenz.estimator", "3", "lorenz.dsa.estimator: must be text, got 3"),
+    ("lorenz.n_delays", "0", "lorenz.dsa.n_delays: n_delays"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG_VALUES)
+def test_wrong_value_is_named_with_what_would_do(config, key, value, message):
+    n = config.replace(key, f"{key.split('.')[-1]}: {value}")
+    (line,) = report(config)
+    assert line.startswith(f"config.yaml:{n}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[[10, 28]]", "parameters[0]: too few items, got [10, 28]"),
+        ("[[10, 28, 2, 1]]", "parameters[0]: Tuple should have at most 3 items"),
+        ("[[10, 28, red]]", 'parameters[0][2]: must be a number, got "red"'),
+        ("[10, 28, 2]", "parameters[0]: must be a list, got 10"),
+        ("28", "parameters: must be a list, got 28"),
+    ],
+)
+def test_wrong_list_is_named_down_to_the_item(config, value, message):
+    n = config.replace("lorenz.parameters", f"parameters: {value}")
+    assert message in report(config)[0]
+    assert report(config)[0].startswith(f"config.yaml:{n}: lorenz.regimes.")
+
+
+def test_key_given_twice_is_refused(config):
+    n = config.replace("lorenz.n_trials", "n_trials: 3", "n_trials: 4")
+    assert report(config) == [f"config.yaml:{n}: lorenz.n_trials: given twice, on lines {n} and {n + 1}; keep one"]
+
+
+def test_missing_key_is_named_at_its_section(config):
+    config.replace("lorenz.n_trials")
+    section = config.line("lorenz")
+    assert report(config) == [f"config.yaml:{section}: lorenz.n_trials: missing; every key must be given"]
+
+
+def test_missing_key_of_a_parameter_class_is_refused_whatever_its_default(config):
+    config.replace("lorenz.center")
+    section = config.line("lorenz.dsa")
+    assert report(config) == [f"config.yaml:{section}: lorenz.dsa.center: missing; every key must be given"]
+
+
+def test_unknown_key_without_a_near_one_lists_the_known(config):
+    n = config.replace("seed", "seed: 0", "colour: red")
+    (line,) = report(config)
+    assert line.startswith(
+        f"config.yaml:{n + 1}: colour: unknown key; known here: version, seed, device, results, lorenz"
+    )
+
+
+def test_value_in_the_place_of_a_section_is_refused(config):
+    start = config.line("lorenz")
+    end = next((n for n, text in enumerate(config.lines[start:], start) if re.match(r"\w", text)), len(config.lines))
+    config.lines[start - 1 : end] = ["lorenz: 3"]
+    config.save()
+    assert report(config) == [f"config.yaml:{start}: lorenz: must be a section of keys and values, got 3"]
+
+
+def test_window_longer_than_a_trial_is_refused_before_anything_runs(config):
+    config.replace("lorenz.n_times", "n_times: 25")
+    config.replace("lorenz.rank", "rank: 3")
+    config.replace("lorenz.delay_interval", "delay_interval: 3")
+    config.replace("lorenz.steps_ahead", "steps_ahead: 2")
+    config.replace("lorenz.n_delays", "n_delays: 8")  # 7 * 3 + 1 + 2 = 24 samples fit into 25
+    load_settings(config.path)
+    n = config.replace("lorenz.n_delays", "n_delays: 9")
+    (line,) = report(config)
+    assert line.startswith(
+        f"config.yaml:{n}: lorenz.dsa.n_delays: 9 copies every 3 samples and 2 ahead need trials of at least 27 "
+        "samples, but lorenz.n_times is 25"
+    )
+
+
+def test_rank_above_the_width_of_a_window_is_refused(config):
+    config.replace("lorenz.n_delays", "n_delays: 4")
+    config.replace("lorenz.rank", "rank: 12")
+    load_settings(config.path)
+    n = config.replace("lorenz.rank", "rank: 13")
+    (line,) = report(config)
+    assert line.startswith(
+        f"config.yaml:{n}: lorenz.dsa.rank: 13 is more than a window holds, 3 channels x 4 n_delays = 12"
+    )
+
+
+def test_combinations_come_in_the_same_report_as_mistakes_elsewhere(config):
+    config.replace("seed", "seed: red")
+    config.replace("lorenz.rank", "rank: 5000")
+    config.replace("lorenz.n_times", "n_times: 1")
+    assert [line.split(": ")[1] for line in report(config)] == ["seed", "lorenz.dsa.n_delays", "lorenz.dsa.rank"]
+
+
+def test_combinations_are_refused_when_set_by_hand(settings):
+    with pytest.raises(ConfigError, match=r"dsa.n_delays: .* lorenz.n_times is 2"):
+        dataclasses.replace(settings.lorenz, n_times=2)
+
+
+# ---- files that are no settings at all -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "config.yaml:1: the file is empty; it needs the keys version, seed"),
+        (b"# nothing\n", "config.yaml:1: the file is empty"),
+        (b"\n- 1\n- 2\n", "config.yaml:2: must hold keys and values at its top"),
+        (b"just words\n", "config.yaml:1: must hold keys and values at its top"),
+        (b"seed: 0\nlorenz:\n\tn_seeds: 1\n", "config.yaml:3: while scanning .*indent with blanks, never with tabs"),
+        (b"seed: 0\n  version: 1\n", "config.yaml:2: .*mapping values are not allowed here"),
+        (b"lorenz:\n  n_seeds: 1\n n_trials: 2\n", "config.yaml:3: .*unindent|config.yaml:3: while parsing"),
+        (b"seed: [1, 2\nversion: 1\n", "config.yaml:2: while parsing a flow"),
+        (b"seed: 0\n---\nseed: 1\n", "config.yaml:2: .*document"),
+        (b"seed: *nowhere\n", "config.yaml:1: .*undefined alias 'nowhere'"),
+        (b"seed: 0\nresults: caf\xe9\n", "config.yaml:2: byte 0xe9 is not UTF-8"),
+        (b"\xff\xfes\x00", "config.yaml:1: byte 0xff is not UTF-8"),
+        (b"\xef\xbb\xbfseed: 0\n", "config.yaml:1: begins with a byte order mark"),
+        (b"seed: 0\nresults: a\x07b\n", "config.yaml:2: character 0x7 cannot stand in a text file"),
+        (b"lorenz: &a\n  dsa: *a\n", "config.yaml:2: lorenz.dsa: refers to itself"),
+        (b"[1, 2]: 3\n", r"config.yaml:1: \?: the key on line 1 is a list"),
+    ],
+)
+def test_broken_file_is_refused_with_its_line(tmp_path, content, message):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    assert any(re.match(message, line) for line in str(caught.value).replace(f"{tmp_path}/", "").splitlines())
+
+
+def test_missing_file_is_named_as_given_and_as_tried(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load_settings("nowhere.yaml")
+    assert str(caught.value) == (
+        f"nowhere.yaml: no such file or directory (tried {tmp_path}/nowhere.yaml). Name a settings file by --config "
+        "or the environment variable COMPUTE_ALIKE_CONFIG, or start where config.yaml lies"
+    )
+
+
+def test_folder_in_the_place_of_the_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"is a directory \(tried "):
+        load_settings(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
+def test_unreadable_file_is_refused(config):
+    config.path.chmod(0)
+    with pytest.raises(ConfigError, match=r"permission denied \(tried "):
+        load_settings(config.path)
+
+
+def test_tags_run_nothing(config, tmp_path):
+    config.replace("seed", f'seed: !!python/object/apply:os.mkdir ["{tmp_path}/made"]')
+    report(config)
+    assert not (tmp_path / "made").exists()
+
+
+# ---- files on disk ---------------------------------------------------------------------------------------------------
+
+
+def test_interrupted_write_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_committed_settings_are_valid_and_every_key_has_its_comment():
+    path = Path(__file__).parents[2] / "config.yaml"
+    load_settings(path)
+    keys = [line for line in path.read_text().splitlines() if re.match(r" *\w+: .*\S", line)]
+    explained = {line.split(":")[0].strip() for line in keys if "  # " in line}
+    repeated = {"dt", "parameters"}  # explained once, at `regimes`
+    assert {line.split(":")[0].strip() for line in keys} - explained <= repeated
