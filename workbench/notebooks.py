@@ -8,6 +8,7 @@ therefore loaded where they are used.
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from traitlets.config import Config
 from workbench.settings import ConfigError, Settings, replacing
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.figure import Figure
     from nbclient import NotebookClient
     from nbformat import NotebookNode
@@ -43,6 +45,33 @@ def save_figure(figure: "Figure", name: str, settings: Settings) -> None:
     for kind in ("png", "pdf"):
         with replacing(settings.results / "figures" / f"{name}.{kind}") as temporary:
             figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight")
+
+
+def read_results(path: Path, *about: object) -> "xr.Dataset | None":
+    """What `write_results` wrote about the same settings with the same code; None if anything changed since."""
+    import xarray as xr
+
+    if not path.is_file():
+        return None
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as file:
+            return file.load() if file.attrs.get("about") == _fingerprint(*about) else None
+    except (OSError, ValueError):  # cut short or overwritten: as good as none
+        return None
+
+
+def write_results(results: "xr.Dataset", path: Path, *about: object) -> None:
+    """Store results with all they follow from, such as a section of the settings and the seed, for `read_results`."""
+    with replacing(path) as temporary:
+        results.assign_attrs(about=_fingerprint(*about)).to_netcdf(temporary, engine="h5netcdf")
+
+
+def _fingerprint(*about: object) -> str:
+    """A digest of settings and of the code that results follow from."""
+    digest = hashlib.sha256("\n".join(map(str, about)).encode())
+    for path in sorted((PROJECT / "dsa_analysis").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def find_notebooks(names: Sequence[str | Path] = (), project: Path = PROJECT) -> list[Path]:
@@ -196,7 +225,7 @@ def _tidy(notebook: "NotebookNode") -> None:
             cell.outputs = [
                 output
                 for output in cell.outputs
-                if output.get("text") != "" and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+                if output.get("text", "?").strip() and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
             ]
 
 
