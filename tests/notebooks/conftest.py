@@ -1,0 +1,47 @@
+"""Notebooks as tests: each runs in a temporary folder, beside a config.yaml that makes it small."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+
+from workbench.notebooks import run_notebooks
+from workbench.settings import load_settings
+
+PROJECT = Path(__file__).parents[2]
+
+
+def _changed(values: Any, changes: dict[str, Any]) -> Any:
+    """``values`` with the keys of ``changes`` replaced; mappings of the same keys are changed inside."""
+    merged = dict(values)
+    for key, change in changes.items():
+        assert key in values, f"{key} is no key of config.yaml"
+        inside = isinstance(change, dict) and set(change) <= set(values[key])
+        merged[key] = _changed(values[key], change) if inside else change
+    return merged
+
+
+@pytest.fixture
+def run_small(tmp_path: Path) -> Callable[[str, dict[str, Any]], nbformat.NotebookNode]:
+    """Run a notebook of the project with config.yaml changed as told; gives the executed copy. Results: tmp_path/results."""
+
+    def run(name: str, changes: dict[str, Any]) -> nbformat.NotebookNode:
+        values = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
+        config = tmp_path / "config.yaml"
+        config.write_text(yaml.safe_dump(_changed(values, {"device": "cpu", **changes}), sort_keys=False))
+        settings = load_settings(config)
+        copy = tmp_path / f"{name}.ipynb"
+        copy.write_bytes((PROJECT / copy.name).read_bytes())
+        assert run_notebooks([copy], settings) == []
+        return nbformat.read(settings.results / "notebooks" / copy.name, as_version=4)
+
+    return run
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    """All that the code cells wrote to stdout."""
+    outputs = (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
+    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
