@@ -1,44 +1,85 @@
-"""Do two dynamical systems compute alike? Trajectories -> delay embedding -> linear operators -> distances with certificates.
+"""Do two dynamical systems compute alike? Trajectories -> delay embedding -> operators -> distances with certificates.
 
     similarity = compare({"a": recording_a, "b": recording_b}, n_delays=10, rank=10)
     similarity.distances, similarity.lower_bounds
 
-Arrays are (n_trials, n_times, n_channels); see `compare`. The method is Dynamical Similarity Analysis (Ostrow et al. 2023).
+Arrays are (n_trials, n_times, n_channels); see `compare`. The method is Dynamical Similarity Analysis (Ostrow et al.
+2023).
 """
 
 from dsa_analysis.alignment import Alignment, align
 from dsa_analysis.baselines import cka_distance, procrustes_distance
+from dsa_analysis.choose import EmbeddingChoice, choose_embedding
 from dsa_analysis.compare import ComparisonParameters, Similarity, compare
 from dsa_analysis.data import DataError
-from dsa_analysis.dmd import EmbeddingParameters, Operator, fit_operator, singular_spectrum
-from dsa_analysis.embedding import delay_embed
-from dsa_analysis.inference import auroc, mean_interval, noise_floor, silhouette
+from dsa_analysis.dmd import Operator, fit_operator, repeat_variance, singular_spectrum
+from dsa_analysis.embedding import EmbeddingParameters, delay_embed
+from dsa_analysis.explain import Explanation, explain
+from dsa_analysis.inference import (
+    Interval,
+    PermutationTest,
+    auroc,
+    auroc_interval,
+    distance_intervals,
+    holm,
+    mantel,
+    mean_interval,
+    noise_floor,
+    permanova,
+    silhouette,
+    silhouette_interval,
+    spearman,
+    spearman_interval,
+    trial_replicates,
+)
+from dsa_analysis.recordings import Recording, load_recording, load_recordings
 from dsa_analysis.spectra import spectral_distance
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
+from dsa_analysis.windows import sliding_windows
 
 __all__ = [
     "Alignment",
     "ComparisonParameters",
     "DataError",
+    "EmbeddingChoice",
     "EmbeddingParameters",
+    "Explanation",
+    "Interval",
     "LorenzRegime",
     "Operator",
+    "PermutationTest",
+    "Recording",
     "Similarity",
     "align",
     "auroc",
+    "auroc_interval",
+    "choose_embedding",
     "cka_distance",
     "compare",
     "delay_embed",
+    "distance_intervals",
+    "explain",
     "fit_operator",
+    "holm",
+    "load_recording",
+    "load_recordings",
     "lorenz",
+    "mantel",
     "mean_interval",
     "noise_floor",
+    "permanova",
     "procrustes_distance",
     "record_regimes",
+    "repeat_variance",
     "silhouette",
+    "silhouette_interval",
     "simulate",
     "singular_spectrum",
+    "sliding_windows",
+    "spearman",
+    "spearman_interval",
     "spectral_distance",
     "trajectories",
     "transformed_copies",
+    "trial_replicates",
 ]

@@ -1,21 +1,22 @@
-"""Procrustes analysis over vector fields: how far apart are two linear dynamics, whatever coordinates they are written in?
+"""Procrustes analysis over vector fields: how far apart are two linear dynamics, in whatever coordinates they come?
 
     distance(A, B) = min over C of the angle between A and C B C^T = arccos max_C <A, C B C^T> / (|A| |B|),   C in O(n)
 
 (Ostrow et al. 2023, arXiv 2306.10168, eq. 6), for many pairs at once, with a lower bound that no C can beat.
 
-The objective.  With M = C B C^T and S, K symmetric and skew parts, <A, M> = <S_A, S_M> + <K_A, K_M>. A step C <- exp(W) C, W skew,
-changes M by [W, M] + [W, [W, M]] / 2 + ..., and therefore the objective by <G, W> - <W, H W> / 2 + ... with
+The objective.  With M = C B C^T and S, K symmetric and skew parts, <A, M> = <S_A, S_M> + <K_A, K_M>. A step
+C <- exp(W) C, W skew, changes M by [W, M] + [W, [W, M]] / 2 + ..., and so the objective by <G, W> - <W, H W> / 2 + ...,
 
     G = [S_A, S_M] - [K_A, K_M],      H W = [[W, S_M], S_A] - [[W, K_M], K_A] + [W, G] / 2.
 
-The climb is a trust-region Newton method with Steihaug's conjugate gradients (Nocedal & Wright, Numerical Optimization, ch. 7). It needs
-few steps once A is written in the planes in which it rotates (Youla's canonical form of K_A): there H of a normal A = M is
-diagonal on planes, which gives the preconditioner.
+The climb is a trust-region Newton method with Steihaug's conjugate gradients (Nocedal & Wright, Numerical Optimization,
+ch. 7). It needs few steps once A is written in the planes in which it rotates (Youla's canonical form of K_A): there H
+of a normal A = M is diagonal on planes, which gives the preconditioner.
 
-The landscape has local maxima, hence several starts. One is built and exact for B = Q A Q^T if S_A has distinct eigenvalues; the
-others are Haar-random, of both determinants, and the same for every pair, so that a pair's result does not depend on its company.
-All starts climb some steps in single precision, the better ones climb on, the best end in double.
+The landscape has local maxima, hence several starts. One is built and exact for B = Q A Q^T if S_A has distinct
+eigenvalues; the others are Haar-random, of both determinants, and the same for every pair, so that a pair's result does
+not depend on its company. All starts climb some steps in single precision, the better ones climb on, the best end in
+double.
 
 The loops hold only batched matrix products and elementwise operations, so the same code runs on CPU and CUDA.
 """
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from dsa_analysis.data import DataError, as_device, check_choice, check_count
 
 N_STARTS = 32
-# (Newton steps, conjugate-gradient steps in each, share of the starts that climbs on): what is ahead early mostly stays ahead
+# (Newton steps, conjugate-gradient steps in each, share of the starts that climbs on): the early leaders mostly win
 ROUNDS = ((8, 5, 1 / 2), (8, 8, 1 / 4), (10, 8, 1 / 8))
 
 
@@ -48,7 +49,8 @@ class Alignment:
     transform : (P, n, n)
         C, orthogonal, with A ~ C B C^T.
     agreement : (P,), in (0, 1]
-        Share of the climbs that were finished and ended at this optimum (cosines within 1e-5). Low values ask for a larger ``n_starts``.
+        Share of the climbs that were finished and ended at this optimum (cosines within 1e-5). Low values ask for a
+        larger ``n_starts``.
     converged : (P,) bool
         Whether the gradient vanished at ``transform``.
     """
@@ -81,16 +83,16 @@ def align(
     group : "O" or "SO"
         All orthogonal transforms, or rotations only. For odd n both give the same distance, since -C does what C does.
     remove_trace : bool
-        Compare A - tr(A)/n I. The transform is the same, the distances are spread out: operators of slow dynamics are near the identity, which
-        every transform leaves in place.
+        Compare A - tr(A)/n I. The transform is the same, the distances are spread out: operators of slow dynamics are
+        near the identity, which every transform leaves in place.
     seed : int
         Of the random starts. The same seed gives the same result, whatever else is aligned in the same call.
 
     Raises
     ------
     DataError
-        Operators that are not square, differ in size, hold NaN or complex numbers, or are zero (or a multiple of the identity where the trace is
-        removed), which have no direction.
+        Operators that are not square, differ in size, hold NaN or complex numbers, or are zero (or a multiple of the
+        identity where the trace is removed), which have no direction.
     """
     device = as_device(device)
     a, b = as_operators(a, "a", device), as_operators(b, "b", device)
@@ -101,6 +103,7 @@ def align(
     if len(a) != len(b):
         raise DataError(f"{len(a)} operators came as a and {len(b)} as b; pairs need as many of each")
     first = torch.arange(len(a), device=a.device)
+    names = ["a", "b"] if single else [f"{side}[{i}]" for side in "ab" for i in range(len(a))]
     result = align_pairs(
         torch.cat([a, b.to(a)]),
         first,
@@ -109,6 +112,7 @@ def align(
         group=group,
         remove_trace=remove_trace,
         seed=seed,
+        names=names,
     )
     return Alignment(*(x[0] for x in vars(result).values())) if single else result
 
@@ -116,15 +120,22 @@ def align(
 def as_operators(operators: Any, name: str, device: torch.device | None = None) -> Tensor:
     """Float64 tensor (n, n) or (P, n, n) of one or several operators; ``name`` is used in messages."""
     operators = getattr(operators, "matrix", operators)
-    if isinstance(operators, Sequence):
+    if isinstance(operators, Sequence) and not isinstance(operators, str):
         tensors = [as_operators(operator, f"{name}[{i}]", device) for i, operator in enumerate(operators)]
         sizes = sorted({tensor.shape[-1] for tensor in tensors})
+        if not tensors or any(tensor.ndim != 2 for tensor in tensors):
+            raise DataError(f"{name} is a list, which has to hold matrices (n, n), at least one")
         if len(sizes) > 1:
             raise DataError(
                 f"{name} holds operators of different size, {', '.join(map(str, sizes))}: fit all systems at one rank"
             )
         return torch.stack(tensors)
-    tensor = torch.as_tensor(operators).detach()
+    try:
+        tensor = torch.as_tensor(operators).detach()
+    except (TypeError, RuntimeError):
+        raise DataError(
+            f"{name} came as {type(operators).__name__}; operators are square matrices of numbers"
+        ) from None
     if tensor.is_complex():
         raise DataError(f"{name} is complex; operators are real")
     if tensor.ndim not in (2, 3) or tensor.shape[-1] != tensor.shape[-2] or not tensor.shape[-1]:
@@ -144,15 +155,18 @@ def align_pairs(
     remove_trace: bool = False,
     seed: int = 0,
     progress: bool = False,
+    names: Sequence[str] = (),
 ) -> Alignment:
-    """Align ``operators[second[p]]`` to ``operators[first[p]]`` for every pair p; what belongs to one operator is computed once.
+    """Align ``operators[second[p]]`` to ``operators[first[p]]`` for every pair p.
 
-    ``operators`` is (N, n, n) float64, ``first`` and ``second`` are (P,) indices into it. Otherwise as `align`.
+    ``operators`` is (N, n, n) float64, ``first`` and ``second`` are (P,) indices into it; what belongs to one operator
+    is computed once. ``names`` are what messages call the operators. Otherwise as `align`.
     """
     check_count("n_starts", n_starts)
+    check_count("seed", seed, 0)
     check_choice("group", group, ("O", "SO"))
     n = operators.shape[-1]
-    prepared = _prepare(operators, remove_trace)
+    prepared = _prepare(operators, remove_trace, names)
     starts = _haar(n_starts - 1, n, seed, operators)
     swapped = _comes_later(operators[first], operators[second])
     low, high = torch.where(swapped, second, first), torch.where(swapped, first, second)
@@ -178,6 +192,31 @@ def align_pairs(
     )
 
 
+def realign(
+    operators: Tensor,
+    first: Tensor,
+    second: Tensor,
+    transform: Tensor,
+    *,
+    remove_trace: bool = False,
+    names: Sequence[str] = (),
+) -> tuple[Tensor, Tensor]:
+    """Distance (P,) and transform (P, n, n) at the end of the climb from one given ``transform`` of each pair.
+
+    For operators that were moved a little since they were aligned: a small part of the cost of `align_pairs`, and the
+    optimum next to the one given. Otherwise as `align_pairs`.
+    """
+    prepared = _prepare(operators, remove_trace, names)
+    starts = prepared.planes[first].mT @ transform @ prepared.planes[second]
+    batch = max(1, _batch_numbers(operators.device) // operators.shape[-1] ** 2)
+    parts = [
+        _climb(prepared.core[i], prepared.core[j], start, n_steps=100, n_inner=25, tolerance=1e-9)[0]
+        for i, j, start in zip(first.split(batch), second.split(batch), starts.split(batch), strict=True)
+    ]
+    transform = prepared.planes[first] @ torch.cat(parts) @ prepared.planes[second].mT
+    return _angle(prepared.whole[first], _conjugate(transform, prepared.whole[second])), transform
+
+
 class _Prepared(NamedTuple):
     """What is known of each of N operators before any pair is looked at."""
 
@@ -189,7 +228,7 @@ class _Prepared(NamedTuple):
     axes: Tensor  # (N, n, n) eigenvectors of the symmetric part of ``core``
 
 
-def _prepare(operators: Tensor, remove_trace: bool) -> _Prepared:
+def _prepare(operators: Tensor, remove_trace: bool, names: Sequence[str]) -> _Prepared:
     n = operators.shape[-1]
     eye = torch.eye(n, dtype=operators.dtype, device=operators.device)
     mean = operators.diagonal(dim1=-2, dim2=-1).mean(-1)
@@ -200,8 +239,9 @@ def _prepare(operators: Tensor, remove_trace: bool) -> _Prepared:
     without_direction = (scale == 0) | ((size <= 1e-14 * n * scale) & remove_trace)
     if bool(without_direction.any()):
         which = int(without_direction.nonzero()[0])
-        what = "zero" if scale[which] == 0 else "a multiple of the identity"
-        raise DataError(f"operator {which} is {what}: it has no direction, and so no angle to another")
+        what = "zero" if scale[which] == 0 else "a multiple of the identity, and zero without its trace"
+        name = names[which] if names else f"operator {which}"
+        raise DataError(f"{name} is {what}: it has no direction, and so no angle to another")
     total = _norm(whole)
     core = traceless / torch.where(size > 1e-14 * n * scale, size, torch.inf)[:, None, None]
     planes = _rotation_planes(_split(core)[1])
@@ -217,7 +257,7 @@ def _prepare(operators: Tensor, remove_trace: bool) -> _Prepared:
 
 
 def _solve(prepared: _Prepared, i: Tensor, j: Tensor, starts: Tensor, group: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Best transform (P, n, n) of the pairs i, j, the agreement of the finished climbs and the slope left, both (P,)."""
+    """Best transform (P, n, n) of the pairs i, j, agreement of the finished climbs and slope left, both (P,)."""
     n, n_starts = starts.shape[-1], len(starts) + 1
     A, B = prepared.core[i], prepared.core[j]
     C = torch.cat(
@@ -254,7 +294,10 @@ def _solve(prepared: _Prepared, i: Tensor, j: Tensor, starts: Tensor, group: str
 def _climb(
     A: Tensor, B: Tensor, C: Tensor, n_steps: int, n_inner: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Local maximum of <A, C B C^T> from each C (P, n, n), A in its planes, |A| = |B| = 1: C, cosine and slope, both (P,)."""
+    """Local maximum of <A, C B C^T> from each C (P, n, n): that C, its cosine and the slope there, both (P,).
+
+    A is in its planes, and |A| = |B| = 1.
+    """
     n, slack = C.shape[-1], 50 * torch.finfo(C.dtype).eps
     identity = torch.eye(n, dtype=C.dtype, device=C.device)
     SA, KA = _split(A)
@@ -300,7 +343,7 @@ def _newton_step(
     n_inner: int,
     precise: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Maximise <G, W> - <W, H W> / 2 within |W| <= radius (Steihaug): W (P, n, n), the gain and the length of W, both (P,)."""
+    """Maximise <G, W> - <W, H W> / 2 within |W| <= radius (Steihaug): W (P, n, n), gain and length of W, both (P,)."""
     tiny = torch.finfo(G.dtype).tiny
     W, R = torch.zeros_like(G), G
     D = Z = precondition(R)
@@ -345,11 +388,11 @@ def _hessian(SA: Tensor, KA: Tensor, SM: Tensor, KM: Tensor, G: Tensor) -> Calla
 def _plane_preconditioner(
     SA: Tensor, KA: Tensor, SM: Tensor, KM: Tensor, floor: float = 1e-2
 ) -> Callable[[Tensor], Tensor]:
-    """R -> about H^-1 R: exact where A = M is normal and written in its planes, on which it then acts as complex numbers z.
+    """R -> about H^-1 R: exact where A = M is normal and written in its planes, on which it acts as complex numbers z.
 
-    The 2 x 2 block of W between planes a and b has a complex-linear part, which H multiplies by |z_a - z_b|^2, and an antilinear
-    one, multiplied by |z_a - conj z_b|^2. Coordinates are (x_1 .. x_h, y_1 .. y_h), with x_a and y_a spanning plane a; the line left
-    over in odd n is a plane whose two directions are one.
+    The 2 x 2 block of W between planes a and b has a complex-linear part, which H multiplies by |z_a - z_b|^2, and an
+    antilinear one, multiplied by |z_a - conj z_b|^2. Coordinates are (x_1 .. x_h, y_1 .. y_h), with x_a and y_a
+    spanning plane a; the line left over in odd n is a plane whose two directions are one.
     """
     n, h = SA.shape[-1], SA.shape[-1] // 2
     index = torch.arange(n, device=SA.device)
@@ -385,10 +428,11 @@ def _plane_preconditioner(
 
 
 def _built_start(A: Tensor, B: Tensor, axes_A: Tensor, axes_B: Tensor) -> Tensor:
-    """C = E_A diag(e) E_B^T, E the eigenvectors of the symmetric parts; exact for B = Q A Q^T with distinct eigenvalues there.
+    """C = E_A diag(e) E_B^T, E eigenvectors of symmetric parts; exact for B = Q A Q^T with distinct eigenvalues there.
 
-    The signs e maximise e^T W e, W = (E_A^T A E_A) o (E_B^T B E_B) without diagonal, by its leading eigenvector and two sweeps. For a conjugate pair
-    W = D |W| D with D the signs sought, and Perron-Frobenius gives them; the sweeps settle what the eigenvector leaves open.
+    The signs e maximise e^T W e, W = (E_A^T A E_A) o (E_B^T B E_B) without diagonal, by its leading eigenvector and two
+    sweeps. For a conjugate pair W = D |W| D with D the signs sought, and Perron-Frobenius gives them; the sweeps settle
+    what the eigenvector leaves open.
     """
     W = _split(_conjugate(axes_A.mT, A) * _conjugate(axes_B.mT, B))[0]
     W = W - torch.diag_embed(W.diagonal(dim1=-2, dim2=-1))
@@ -401,9 +445,10 @@ def _built_start(A: Tensor, B: Tensor, axes_A: Tensor, axes_B: Tensor) -> Tensor
 def _cosine_bound(prepared: _Prepared, first: Tensor, second: Tensor, n_weights: int = 8, ratio: float = 1.4) -> Tensor:
     """Upper bound (P,) of the cosine over all C, from spectra alone.
 
-    Let x = <S_A, S_M>, y = <K_A, K_M>. The Hermitian matrices S_A + iu K_A and S_M + iv K_M have the inner product x + uv y, which is at most
-    g(u, v), the sum of products of their sorted eigenvalues (von Neumann), and the eigenvalues are those of S_B + iv K_B whatever C is.
-    Hence x + w y <= min over uv = w of g for every w, and any convex combination of two such w with mean 1 bounds x + y.
+    Let x = <S_A, S_M>, y = <K_A, K_M>. The Hermitian matrices S_A + iu K_A and S_M + iv K_M have the inner product
+    x + uv y, which is at most g(u, v), the sum of products of their sorted eigenvalues (von Neumann), and the
+    eigenvalues are those of S_B + iv K_B whatever C is. Hence x + w y <= min over uv = w of g for every w, and any
+    convex combination of two such w with mean 1 bounds x + y.
     """
     k, exponents = n_weights, torch.arange(-2 * n_weights, 2 * n_weights + 1, device=first.device)
     w = ratio ** exponents.to(prepared.core)
@@ -461,7 +506,7 @@ def _orthogonalise(Q: Tensor) -> Tensor:
 
 
 def _comes_later(a: Tensor, b: Tensor) -> Tensor:
-    """Whether a (P, n, n) comes after b in the order of their first differing entries: either order of a pair is solved as one."""
+    """Whether a (P, n, n) comes after b by their first differing entries: either order of a pair is solved as one."""
     difference = (a - b).flatten(1)
     return difference.gather(1, (difference != 0).to(torch.int8).argmax(1, keepdim=True))[:, 0] > 0
 
@@ -472,8 +517,8 @@ def _batch_numbers(device: torch.device) -> int:
 
 
 def _angle(A: Tensor, M: Tensor) -> Tensor:
-    """Angle of unit (P, n, n), from their difference: the cosine cannot tell angles below 1e-8 from 0."""
-    return 2 * (_norm(A - M) / 2).clamp_max(1).arcsin()
+    """Angle of unit (P, n, n), from difference and sum: the cosine cannot tell angles below 1e-8 from 0."""
+    return 2 * torch.atan2(_norm(A - M), _norm(A + M))
 
 
 def _split(A: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """What people compared representations with before: CKA and Procrustes, as angles, on trials matched sample by sample.
 
-With X (n_samples, n_channels) centred, samples of all trials one below the other, the same trials in the same order in both systems,
+With X (n_samples, n_channels) centred, samples of all trials one below the other, the same trials in the same order in
+both systems,
 
     cka         arccos |X^T Y|_F^2 / (|X^T X|_F |Y^T Y|_F)       Kornblith et al. 2019, eq. 4, linear kernel
     procrustes  arccos |X^T Y|_* / (|X|_F |Y|_F)                 Williams et al. 2021, angular shape distance
@@ -20,24 +21,25 @@ BASELINES = ("cka", "procrustes")
 
 
 def cka_distance(x: Any, y: Any) -> Tensor:
-    """Angle in [0, pi/2] between the linear kernels of two systems; scalar. ``x``, ``y`` as in `as_trials`, matched trials."""
+    """Angle in [0, pi/2] between linear kernels of two systems, scalar; arguments as in `as_trials`, trials matched."""
     return static_distances({"x": as_trials(x, "x")}, {"y": as_trials(y, "y")}, "cka")[0, 0]
 
 
 def procrustes_distance(x: Any, y: Any) -> Tensor:
-    """Angle in [0, pi/2] between two systems after the best orthogonal transform; scalar. Arguments as `cka_distance`."""
+    """Angle in [0, pi/2] between two systems after the best orthogonal transform, scalar; as `cka_distance`."""
     return static_distances({"x": as_trials(x, "x")}, {"y": as_trials(y, "y")}, "procrustes")[0, 0]
 
 
 def static_distances(systems: Mapping[str, list[Tensor]], others: Mapping[str, list[Tensor]], metric: str) -> Tensor:
-    """Angles (k, l) of all ``systems`` to all ``others``; all cross-products come from one product of stacked channels."""
+    """Angles (k, l) of all ``systems`` to all ``others``; all cross-products come from one, of stacked channels."""
     reference = next(iter(systems))
     shape = [len(trial) for trial in systems[reference]]
     for name, trials in [*systems.items(), *others.items()]:
         if [len(trial) for trial in trials] != shape:
             raise DataError(
-                f"metric = {metric!r} compares trials sample by sample, but system {name!r} has {len(trials)} trials of {_lengths(trials)} samples and system "
-                f"{reference!r} {len(shape)} of {_lengths(systems[reference])}; give matched trials, or use metric = 'angular'"
+                f"metric = {metric!r} compares trials sample by sample, but system {name!r} has {len(trials)} trials "
+                f"of {_lengths(trials)} samples and system {reference!r} {len(shape)} of "
+                f"{_lengths(systems[reference])}; give matched trials, or use metric = 'angular'"
             )
     left, right = ({name: _centred(trials) for name, trials in group.items()} for group in (systems, others))
     products = torch.cat(list(left.values()), 1).T @ torch.cat(list(right.values()), 1)

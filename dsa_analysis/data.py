@@ -7,8 +7,8 @@ A *system* is whatever produced the trajectories: one network, one recording, on
     (n_times,)                          one trial of one channel
     a list or tuple of such trials      trials of unequal length, the same channels in each
 
-as numpy arrays (memory-mapped ones too), torch tensors or xarray objects, real numbers of any kind. Nothing is repaired here:
-data that cannot be used is refused with the place at which it was found.
+as numpy arrays (memory-mapped ones too), torch tensors or xarray objects, real numbers of any kind. Nothing is repaired
+here: data that cannot be used is refused with the place at which it was found.
 """
 
 import difflib
@@ -49,28 +49,27 @@ def as_device(device: str | torch.device | None) -> torch.device | None:
         return None
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         wanted = torch.device(device)
-    except RuntimeError:
-        raise DataError(f"device = {device!r} is not a device; here are {', '.join(present)}") from None
-    if wanted.type == "cuda" and f"cuda:{wanted.index or 0}" not in present:
-        raise DataError(f"device = {device!r} is not there; here are {', '.join(present)}")
+        torch.empty(0, dtype=torch.float64, device=wanted)
+    except Exception:  # torch has another kind for each kind of device
+        present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise DataError(f"device = {device!r} is not there, or lacks float64; here are {', '.join(present)}") from None
     return wanted
 
 
 def as_generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:
     """The generator that came, or one of ``seed``; exactly one of the two is needed."""
-    if (seed is None) == (generator is None):
-        raise DataError("give exactly one of seed and generator")
-    if generator is not None:
+    if generator is not None and seed is None:
         return generator
+    if generator is not None or seed is None:
+        raise DataError("give exactly one of seed and generator")
     check_count("seed", seed, 0)
     return torch.Generator().manual_seed(int(seed))
 
 
 def as_systems(systems: Any) -> dict[str, Any]:
-    """Label each system: a mapping keeps its names, a sequence is counted ("0", "1", ...). Contents are not looked at."""
+    """Label each system: a mapping keeps its names, a sequence is counted ("0", "1", ...). Contents are not checked."""
     if isinstance(systems, Mapping):
         named = {str(name): system for name, system in systems.items()}
         if len(named) < len(systems):
@@ -98,6 +97,8 @@ def as_trials(system: Any, name: str = "system", device: torch.device | None = N
         Wrong layout, complex or non-numeric values, NaN or infinity (with trial, channel and sample), trials of unequal
         channel counts, or no variance at all.
     """
+    if not hasattr(system, "__array__"):  # an xarray object may have an axis of that name
+        system = getattr(system, "trials", system)  # of a recording
     if isinstance(system, (list, tuple)):
         if not system:
             raise DataError(f"system {name!r} has no trials; at least one is needed")
@@ -106,7 +107,8 @@ def as_trials(system: Any, name: str = "system", device: torch.device | None = N
         for k, trial in enumerate(trials):
             if trial.ndim != 2:
                 raise DataError(
-                    f"system {name!r}, trial {k} has shape {tuple(trial.shape)}; a trial of a list is (n_times_i, n_channels)"
+                    f"system {name!r}, trial {k} has shape {tuple(trial.shape)}; a trial of a list is "
+                    f"(n_times_i, n_channels)"
                 )
     else:
         array = _as_tensor(system, f"system {name!r}")
@@ -118,11 +120,14 @@ def as_trials(system: Any, name: str = "system", device: torch.device | None = N
             raise DataError(f"system {name!r} has no trials; at least one is needed")
     n_channels = trials[0].shape[1]
     for k, trial in enumerate(trials):
+        if not len(trial):
+            raise DataError(f"system {name!r}, trial {k} has no samples; at least one is needed")
         if trial.shape[1] != n_channels or not n_channels:
             raise DataError(
-                f"system {name!r}, trial {k} has {trial.shape[1]} channels, trial 0 has {n_channels}; all trials need the same, at least 1"
+                f"system {name!r}, trial {k} has {trial.shape[1]} channels, trial 0 has {n_channels}; all trials need "
+                f"the same, at least 1"
             )
-    _refuse_non_finite(trials, name)
+    refuse_non_finite(trials, name)
     _look_at_variance(trials, name)
     return [trial.to(device) for trial in trials] if device is not None else trials
 
@@ -146,7 +151,7 @@ def _as_tensor(value: Any, where: str) -> Tensor:
         # torch can neither share read-only memory without a warning nor walk backwards
         if not array.flags.writeable or any(stride < 0 for stride in array.strides):
             array = array.copy()
-        if array.dtype.kind == "u" and array.dtype.itemsize > 1 or array.dtype == np.longdouble:
+        if (array.dtype.kind == "u" and array.dtype.itemsize > 1) or array.dtype == np.longdouble:
             array = array.astype(np.float64)
         tensor = torch.from_numpy(array)
     if tensor.is_complex():
@@ -154,21 +159,22 @@ def _as_tensor(value: Any, where: str) -> Tensor:
     return tensor
 
 
-def _refuse_non_finite(trials: list[Tensor], name: str) -> None:
+def refuse_non_finite(trials: list[Tensor], name: str) -> None:
+    """Raise `DataError` with the place of the first NaN or infinity."""
     for k, trial in enumerate(trials):
         if trial.is_floating_point() and not bool(torch.isfinite(trial).all()):
             wrong = ~torch.isfinite(trial)
             channel = int(wrong.any(0).nonzero()[0])
             count, first = int(wrong[:, channel].sum()), int(wrong[:, channel].nonzero()[0])
             raise DataError(
-                f"system {name!r}, trial {k}, channel {channel}: {count} non-finite value{'s' * (count > 1)}, first at sample "
-                f"{first} ({trial[first, channel].item()}); leave the trial out or repair the recording"
+                f"system {name!r}, trial {k}, channel {channel}: {count} non-finite value{'s' * (count > 1)}, first at "
+                f"sample {first} ({trial[first, channel].item()}); leave the trial out or repair the recording"
             )
 
 
 def _look_at_variance(trials: list[Tensor], name: str) -> None:
-    low = torch.stack([trial.amin(0) for trial in trials if len(trial)] or [trials[0].new_zeros(1)]).amin(0)
-    high = torch.stack([trial.amax(0) for trial in trials if len(trial)] or [trials[0].new_zeros(1)]).amax(0)
+    low = torch.stack([trial.amin(0) for trial in trials]).amin(0)
+    high = torch.stack([trial.amax(0) for trial in trials]).amax(0)
     constant = (low == high).nonzero().flatten().tolist()
     if len(constant) == trials[0].shape[1]:
         raise DataError(

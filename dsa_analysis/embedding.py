@@ -1,9 +1,39 @@
 """Hankel delay embedding: hidden dynamics show in a window of the recent past (Takens 1981)."""
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from dsa_analysis.data import DataError, check_count
+from dsa_analysis.data import DataError, check_choice, check_count
+
+ESTIMATORS = ("least_squares", "total_least_squares", "noise_compensated", "signal_weighted")
+
+
+@dataclass(frozen=True)
+class EmbeddingParameters:
+    """How trajectories become an operator; see `fit_operator`."""
+
+    n_delays: int
+    rank: int
+    delay_interval: int = 1
+    steps_ahead: int = 1
+    ridge: float = 1e-8
+    center: bool = True
+    estimator: str = "least_squares"
+
+    def __post_init__(self) -> None:
+        for name in ("n_delays", "rank", "delay_interval", "steps_ahead"):
+            check_count(name, getattr(self, name))
+        if isinstance(self.ridge, (bool, str)) or not 0 <= self.ridge < math.inf:
+            raise DataError(f"ridge = {self.ridge!r} is not a number of at least 0")
+        check_choice("estimator", self.estimator, ESTIMATORS)
+
+    @property
+    def window(self) -> int:
+        """Samples from the oldest to the newest of a window."""
+        return (self.n_delays - 1) * self.delay_interval + 1
 
 
 def delay_embed(x: Tensor, n_delays: int, delay_interval: int = 1) -> Tensor:

@@ -1,22 +1,38 @@
-"""What a distance is worth: the noise floor under it, and how well distances separate groups of systems."""
+"""What a distance is worth: the noise floor under it, intervals around it, tests of what it says about groups.
 
-from collections.abc import Sequence
+Distances between k systems are k (k - 1) / 2 numbers that rest on k systems: pairs that share one are not independent.
+So nothing here resamples or permutes pairs. Intervals resample systems, within their groups, and, if given replicates
+from `trial_replicates`, the trials within systems (BCa bootstrap, Efron 1987); tests permute which system is which
+(PERMANOVA, Anderson 2001; Mantel 1967).
+
+All take a `Similarity` of systems among themselves or its matrix (k, k).
+"""
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import norm, rankdata
 from scipy.stats import t as student
-from sklearn.metrics import roc_auc_score, silhouette_score
+from sklearn.metrics import silhouette_score
+from torch import Tensor
+from tqdm import tqdm
 
-from dsa_analysis.alignment import as_operators
-from dsa_analysis.baselines import BASELINES
+from dsa_analysis.alignment import align_pairs, as_operators, realign
+from dsa_analysis.baselines import BASELINES, static_distances
 from dsa_analysis.compare import METRICS, ComparisonParameters, Similarity, all_operators, solve_pairs
-from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice
+from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
+from dsa_analysis.dmd import Operator, fit
 
 
 class Interval(NamedTuple):
-    """A mean with its confidence interval."""
+    """A mean, or another estimate, with its confidence interval and the number of systems or repetitions behind it."""
 
     mean: float
     low: float
@@ -27,20 +43,70 @@ class Interval(NamedTuple):
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 
 
+@dataclass(frozen=True)
+class PermutationTest:
+    """Outcome of a permutation test.
+
+    Attributes
+    ----------
+    statistic : float
+        Pseudo-F of `permanova`, correlation of `mantel`.
+    p : float
+        Share of permutations, the one observed among them, that reach the statistic.
+    n_permutations : int
+        Permutations drawn, or, where ``exact``, all there are.
+    exact : bool
+        Whether all were gone through.
+    r_squared : float
+        Share of the sum of squares that groups or design explain, in [0, 1].
+    spread : dict
+        `permanova` only: group -> mean distance of its systems to its centre.
+    spread_p : float
+        `permanova` only: p of the hypothesis that groups have the same spread.
+    """
+
+    statistic: float
+    p: float
+    n_permutations: int
+    exact: bool
+    r_squared: float
+    spread: dict[Any, float]
+    spread_p: float
+
+    def __str__(self) -> str:
+        return f"{self.statistic:.3f}, p = {self.p:.2g} ({self.n_permutations} permutations{', all' * self.exact})"
+
+
+# ---- trials ----------------------------------------------------------------------------------------------------------
+
+
 def noise_floor(
     systems: Any,
     *,
     n_delays: int,
     rank: int,
     metric: str = "angular",
+    n_splits: int = 5,
+    seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> pd.Series:
-    """Distance between the odd and the even trials of each system: what these data cannot tell from nothing.
+    """Distance between two halves of the trials of each system: what these data cannot tell from nothing.
 
-    Arguments as in `compare`. Each half holds half of the trials, so the floor of all of them is somewhat lower. "cka" and
-    "procrustes" need matched trials, of which a system has only one set: they have no such floor.
+    The mean over several splits, the odd against the even trials first, then halves drawn at random; both halves have
+    the same number of trials, so one stays out where the number is odd. Each half holds half of the trials, so the
+    floor of all of them is somewhat lower. "cka" and "procrustes" need matched trials, of which a system has only one
+    set: they have no such floor.
+
+    Parameters
+    ----------
+    systems, n_delays, rank, metric, device, progress, settings
+        As in `compare`.
+    n_splits : int >= 1
+        Time grows in proportion; one split of few trials is itself uncertain.
+    seed : int >= 0
+        Of the splits and of the alignments.
 
     Returns
     -------
@@ -48,43 +114,213 @@ def noise_floor(
         One distance a system, by label.
     """
     check_choice("metric", metric, [name for name in METRICS if name not in BASELINES])
-    wanted = ComparisonParameters(n_delays, rank, **{key: settings[key] for key in settings if key != "seed"})
+    check_count("n_splits", n_splits)
+    check_count("seed", seed, 0)
+    wanted = ComparisonParameters(n_delays, rank, **settings)
     trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
     for name, parts in trials.items():
         if len(parts) < 2:
             raise DataError(f"system {name!r} has one trial; a floor needs two halves, so at least 2 trials")
-    halves = [
-        {f"{name}, {half} trials": parts[start::2] for name, parts in trials.items()}
-        for start, half in enumerate(("even", "odd"))
-    ]
+    generator = np.random.default_rng(seed)
+    halves: list[dict[str, Any]] = [{}, {}]
+    for split in range(n_splits):
+        for name, parts in trials.items():
+            n = len(parts) // 2
+            order = generator.permutation(len(parts)) if split else np.r_[0 : 2 * n : 2, 1 : 2 * n : 2]
+            for side, chosen in enumerate((order[:n], order[n : 2 * n])):
+                halves[side][f"{name}, half {2 * split + side}"] = [parts[i] for i in np.sort(chosen)]
     operators = all_operators(halves, wanted, None, progress)
     stacked = as_operators([operator for half in operators for operator in half.values()], "operators")
-    first = torch.arange(len(trials), device=stacked.device)
-    budget = {"n_starts": wanted.n_starts, "group": wanted.group, "remove_trace": wanted.remove_trace}
-    floor = solve_pairs(
-        stacked, first, first + len(trials), metric, **budget, seed=settings.get("seed", 0), progress=progress
-    )[0]
-    return pd.Series(floor.cpu().numpy(), index=list(trials), name="noise floor")
+    first = torch.arange(len(stacked) // 2, device=stacked.device)
+    names = [f"system {name!r}" for half in operators for name in half]
+    budget = {"n_starts": wanted.n_starts, "group": wanted.group, "remove_trace": wanted.remove_trace, "names": names}
+    floor = solve_pairs(stacked, first, first + len(first), metric, **budget, seed=seed, progress=progress)[0]
+    return pd.Series(floor.view(n_splits, -1).mean(0).cpu().numpy(), index=list(trials), name="noise floor")
+
+
+def trial_replicates(
+    systems: Any,
+    similarity: Similarity,
+    *,
+    n_replicates: int = 100,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> np.ndarray:
+    """Distances of systems whose trials were drawn again, with replacement, as many as there are: (n_replicates, k, k).
+
+    What of a distance rests on the trials that happened to be recorded; for `distance_intervals`, and as ``replicates``
+    of the other intervals. Settings are those of ``similarity``. Each alignment starts from the solved one, carried
+    over to the new coordinates, so a replicate costs a fraction of the comparison.
+
+    Parameters
+    ----------
+    systems
+        The ones that were compared, as data.
+    similarity : Similarity
+        Of ``systems`` among themselves.
+    n_replicates : int >= 1
+    seed : int >= 0
+
+    Raises
+    ------
+    DataError
+        Systems that are operators, have a single trial, or are others than those of ``similarity``.
+    """
+    check_count("n_replicates", n_replicates)
+    check_count("seed", seed, 0)
+    trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
+    if tuple(trials) != similarity.labels or similarity.labels != similarity.other_labels:
+        raise DataError(f"systems {', '.join(trials)} are not those compared, {', '.join(similarity.labels)}")
+    for name, parts in trials.items():
+        if len(parts) < 2:
+            raise DataError(f"system {name!r} has one trial; to draw trials again at least 2 are needed")
+    generator, k = np.random.default_rng(seed), len(trials)
+    rows, columns = np.triu_indices(k, 1)
+    result = np.zeros((n_replicates, k, k))
+    resolve = None if similarity.metric in BASELINES else _resolver(similarity, rows, columns)
+    for replicate in tqdm(range(n_replicates), desc="replicates", delay=2, leave=False, disable=not progress):
+        drawn, chosen = {}, np.empty(0, int)
+        for name, parts in trials.items():
+            if resolve is not None or not len(chosen):  # CKA and Procrustes see matched trials, drawn together
+                chosen = generator.integers(len(parts), size=len(parts))
+            drawn[name] = [parts[i] for i in chosen]
+        if resolve is None:
+            result[replicate] = static_distances(drawn, drawn, similarity.metric).cpu().numpy()
+            np.fill_diagonal(result[replicate], 0.0)
+        else:
+            result[replicate, rows, columns] = result[replicate, columns, rows] = resolve(drawn)
+    return result
+
+
+def _resolver(similarity: Similarity, rows: np.ndarray, columns: np.ndarray) -> Callable[[dict[str, Any]], np.ndarray]:
+    """Trials of the same systems -> distances of the pairs, from alignments near the solved ones."""
+    old = [similarity.operators[label] for label in similarity.labels]
+    for label, operator in zip(similarity.labels, old, strict=True):
+        if not isinstance(operator, Operator):
+            raise DataError(
+                f"system {label!r} was not compared by one operator fitted to its trials, but as a matrix or window by "
+                f"window; there is nothing to fit again"
+            )
+    metric, keys = similarity.metric, ("n_starts", "group", "remove_trace", "seed")
+    budget = {key: similarity.settings[key] for key in keys}
+    noise = similarity.settings.get("noise_variance", {})  # where it was given; else each replicate estimates its own
+    first, second = torch.from_numpy(rows), torch.from_numpy(columns)
+    afresh = metric == "spectral" or budget["group"] == "SO"  # carried over, a rotation may become a reflection
+    solved = None if afresh else align_pairs(_stacked(old), first, second, **budget).transform
+
+    def resolve(drawn: dict[str, Any]) -> np.ndarray:
+        new = [
+            fit(parts, operator.parameters, name, noise.get(name))[0]
+            for operator, (name, parts) in zip(old, drawn.items(), strict=True)
+        ]
+        if solved is None:
+            return solve_pairs(_stacked(new), first, second, metric, **budget)[0].cpu().numpy()
+        turns = torch.stack([_passage(a, b) for a, b in zip(old, new, strict=True)])
+        start = turns[first] @ solved @ turns[second].mT
+        angle = realign(_stacked(new), first, second, start, remove_trace=budget["remove_trace"])[0].cpu().numpy()
+        return angle if metric == "angular" else 2 * np.sin(angle / 2)
+
+    return resolve
+
+
+def _stacked(operators: Sequence[Operator]) -> Tensor:
+    return torch.stack([operator.matrix for operator in operators])
+
+
+def _passage(old: Operator, new: Operator) -> Tensor:
+    """Orthogonal map from the old to the new coordinates: v = S^-1 U^T h of about the same windows h in both."""
+    left, _, right = torch.linalg.svd(new.basis.T @ old.basis * old.singular_values / new.singular_values[:, None])
+    return left @ right
+
+
+def distance_intervals(
+    similarity: Similarity | np.ndarray, replicates: np.ndarray, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper confidence limits (k, k) of each distance, over the trials that were recorded.
+
+    The basic bootstrap on squared distances: noise that is independent of the difference adds to the square of a
+    distance, once in the estimate and once more in each of ``replicates`` (n, k, k), so limits on
+    2 d^2 - (replicates)^2 are free of it. A lower limit of 0 means that the trials do not tell the systems apart.
+    """
+    distances = _square(similarity)
+    _refuse_replicates(replicates, distances, 20)
+    tails = (1 + confidence) / 2, (1 - confidence) / 2
+    low, high = 2 * distances**2 - np.quantile(replicates**2, tails, 0)
+    return np.sqrt(low.clip(0)), np.sqrt(high.clip(0))  # what is estimated, a square, is not negative
+
+
+# ---- systems ---------------------------------------------------------------------------------------------------------
 
 
 def silhouette(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> float:
-    """Mean silhouette of systems in their groups, in [-1, 1] (Rousseeuw 1987): near 1 groups are tight and far apart, at 0 they touch."""
+    """Mean silhouette of systems in their groups, in [-1, 1]: near 1 groups are tight and far apart, at 0 they touch.
+
+    Rousseeuw 1987.
+    """
     distances = _square(similarity, groups)
     return float(silhouette_score(distances, groups, metric="precomputed"))
 
 
 def auroc(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> float:
     """Probability in [0, 1] that a pair from two groups is farther apart than a pair from one group."""
-    distances, labels = _square(similarity, groups), np.asarray(groups)
-    rows, columns = np.triu_indices(len(labels), 1)
-    different = labels[rows] != labels[columns]
-    if different.all() or not different.any():
+    distances, (_, labels) = _square(similarity, groups), np.unique(np.asarray(groups), return_inverse=True)
+    value = _auroc(distances, labels, np.ones(len(labels)))
+    if math.isnan(value):
         raise DataError("groups hold no two systems of the same group, or of different groups: nothing to tell apart")
-    return float(roc_auc_score(different, distances[rows, columns]))
+    return value
+
+
+def spearman(similarity: Similarity | np.ndarray, design: np.ndarray) -> float:
+    """Rank correlation in [-1, 1] of the distances of all pairs with what ``design`` (k, k) says of these pairs.
+
+    Such as the number of parts two systems share. With one value for each of k systems on both sides, such as distances
+    to a reference and performances, it is the ordinary rank correlation.
+    """
+    return _spearman(*_matched(similarity, design), weights=np.ones(len(design)))
+
+
+def auroc_interval(similarity: Similarity | np.ndarray, groups: Sequence[Any], **bootstrap: Any) -> Interval:
+    """`auroc` with its interval over systems, drawn again within groups.
+
+    Parameters
+    ----------
+    similarity, groups
+        As in `auroc`.
+    replicates : (n, k, k), optional
+        From `trial_replicates`: each resampling of systems also takes one of these, so the interval covers the choice
+        of trials too. Without them it covers the choice of systems alone.
+    n_resamples : int >= 100, default 2000
+    confidence : float in (0, 1), default 0.95
+    seed : int >= 0, default 0
+
+    Returns
+    -------
+    Interval
+        ``n`` counts systems. The limits meet where no resampling changes the value, as at an AUROC of 1: few systems
+        cannot say how close to 1 it is.
+    """
+    auroc(similarity, groups)
+    distances, (_, labels) = _square(similarity), np.unique(np.asarray(groups), return_inverse=True)
+    return _bootstrap(lambda d, w: _auroc(d, labels, w), distances, labels, **bootstrap)
+
+
+def silhouette_interval(similarity: Similarity | np.ndarray, groups: Sequence[Any], **bootstrap: Any) -> Interval:
+    """`silhouette` with its interval over systems, drawn again within groups; arguments as in `auroc_interval`."""
+    silhouette(similarity, groups)
+    distances, (_, labels) = _square(similarity), np.unique(np.asarray(groups), return_inverse=True)
+    return _bootstrap(lambda d, w: _silhouette(d, labels, w), distances, labels, **bootstrap)
+
+
+def spearman_interval(similarity: Similarity | np.ndarray, design: np.ndarray, **bootstrap: Any) -> Interval:
+    """`spearman` with its interval over systems; further arguments as in `auroc_interval`."""
+    distances, design = _matched(similarity, design)
+    one_group = np.zeros(len(design), int)
+    return _bootstrap(lambda d, w: _spearman(d, design, w), distances, one_group, **bootstrap)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
-    """Mean over independent repetitions (seeds, networks) with Student's confidence interval; NaN limits for a single one."""
+    """Mean over independent repetitions (seeds, networks) with Student's interval; NaN limits for a single one."""
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not len(values):
         raise DataError(f"values have shape {values.shape}; a list of at least one number is needed")
@@ -96,12 +332,360 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
 
 
-def _square(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> np.ndarray:
+def _bootstrap(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    distances: np.ndarray,
+    groups: np.ndarray,
+    *,
+    replicates: np.ndarray | None = None,
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Bias-corrected and accelerated interval (Efron 1987) of ``statistic(distances, weights)``.
+
+    Weights count how often each system was drawn within its group. Pairs of a system with its own copies do not exist
+    for the statistics below. Resamplings that leave them undefined, such as one system drawn throughout, are drawn
+    anew.
+    """
+    check_count("n_resamples", n_resamples, 100)
+    if not 0 < confidence < 1:
+        raise DataError(f"confidence = {confidence!r} is not between 0 and 1")
+    if replicates is not None:
+        _refuse_replicates(replicates, distances)
+    generator, k = np.random.default_rng(seed), len(groups)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+
+    def resampled() -> float:
+        drawn = np.concatenate([generator.choice(own, len(own)) for own in members])
+        source = distances if replicates is None else replicates[generator.integers(len(replicates))]
+        return statistic(source, np.bincount(drawn, minlength=k).astype(float))
+
+    estimate = statistic(distances, np.ones(k))
+    values = np.array([resampled() for _ in range(n_resamples)])
+    for _ in range(20):  # in groups of two, half of the draws hold one system twice
+        undefined = np.isnan(values)
+        values[undefined] = [resampled() for _ in range(undefined.sum())]
+    if np.isnan(values).any() or math.isnan(estimate):
+        raise DataError(
+            f"{k} systems in groups of {', '.join(str(len(own)) for own in members)} are too few to resample"
+        )
+
+    # how the statistic leans: influence of each system by leaving it out, and the median against the estimate
+    without = np.array([statistic(distances, 1.0 - (np.arange(k) == i)) for i in range(k)])
+    defined = [own[np.isfinite(without[own])] for own in members]
+    pull = np.concatenate([(without[own].mean() - without[own]) / len(own) for own in defined if len(own)] or [[0.0]])
+    lean = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5) if pull.any() else 0.0
+    share = ((values < estimate).mean() + (values <= estimate).mean()) / 2
+    shift = norm.ppf(np.clip(share, 1 / n_resamples, 1 - 1 / n_resamples))
+    tails = shift + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(values, norm.cdf(shift + tails / (1 - lean * tails)))
+    return Interval(estimate, float(low), float(high), k)
+
+
+def _auroc(distances: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> float:
+    rows, columns = np.triu_indices(len(groups), 1)
+    different, weight = groups[rows] != groups[columns], weights[rows] * weights[columns]
+    of_one, of_two = weight * ~different, weight * different
+    if not of_one.any() or not of_two.any():
+        return math.nan
+    nearer = _midranks(distances[rows, columns], of_one)
+    return float((nearer * of_two).sum() / (of_one.sum() * of_two.sum()))
+
+
+def _silhouette(distances: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> float:
+    one_hot = (groups[:, None] == np.unique(groups)) * weights[:, None]  # (system, group)
+    own = groups[:, None] == np.unique(groups)
+    others = one_hot.sum(0) - own * weights[:, None]  # weight of each group without the system and its copies
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = distances @ one_hot / others
+    within, nearest = mean[own], np.where(own | (others == 0), np.inf, mean).min(1)
+    single = own.sum(0)[groups] == 1  # Rousseeuw sets these to 0
+    with np.errstate(invalid="ignore"):
+        value = np.where(single, 0, (nearest - within) / np.maximum(nearest, within))
+    there = (weights > 0) & np.isfinite(value)
+    return float(np.average(value[there], weights=weights[there])) if there.any() else math.nan
+
+
+def _spearman(distances: np.ndarray, design: np.ndarray, weights: np.ndarray) -> float:
+    if distances.ndim == 2:
+        pairs = np.triu_indices(len(distances), 1)
+        distances, design, weights = distances[pairs], design[pairs], weights[pairs[0]] * weights[pairs[1]]
+    ranks = np.stack([_midranks(values, weights) for values in (distances, design)])
+    if not weights.any():
+        return math.nan
+    (a, b), _ = np.split(ranks - np.average(ranks, axis=1, weights=weights)[:, None], [2])
+    size = math.sqrt((weights * a * a).sum() * (weights * b * b).sum())
+    return float((weights * a * b).sum() / size) if size > 1e-12 * weights.sum() ** 3 else math.nan
+
+
+def _midranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weight of the values below each value, and half of that of those equal to it."""
+    _, place = np.unique(values, return_inverse=True)
+    at = np.bincount(place, weights)
+    return (np.cumsum(at) - at / 2)[place]
+
+
+# ---- permutations ----------------------------------------------------------------------------------------------------
+
+
+def permanova(
+    similarity: Similarity | np.ndarray,
+    groups: Sequence[Any],
+    *,
+    units: Sequence[Any] | None = None,
+    blocks: Sequence[Any] | None = None,
+    n_permutations: int = 9999,
+    seed: int = 0,
+) -> PermutationTest:
+    """Do groups differ in place? Permutational analysis of variance of squared distances (Anderson 2001).
+
+    With N systems in a groups, F = ((SS_total - SS_within) / (a - 1)) / (SS_within / (N - a)), sums of squares being
+    sums of squared distances of pairs, divided by the number of systems they are among.
+
+    Parameters
+    ----------
+    similarity : Similarity or (k, k)
+    groups : k labels
+    units : k labels, optional
+        Systems that are not exchangeable one by one because they come from one animal, network or seed: those of a unit
+        are of one group and change it together. By default each system is a unit.
+    blocks : k labels, optional
+        Labels are exchanged within blocks only, such as within a task or a session: differences between blocks then
+        cannot look like differences between groups.
+    n_permutations : int >= 99
+        Drawn at random; if there are no more than that, all are gone through once.
+    seed : int >= 0
+
+    Warns
+    -----
+    UserWarning
+        Groups differ in spread (distances to the centre of their group, Anderson 2006, p < .05): a small p may then
+        tell of spread instead of place, above all where groups are of unequal size.
+
+    Raises
+    ------
+    DataError
+        Fewer than two groups, no group of two, units in two groups or two blocks, or nothing to permute.
+    """
+    distances = _square(similarity, groups)
+    names, labels = np.unique(np.asarray(groups), return_inverse=True)
+    k, a = len(labels), len(names)
+    if not 1 < a < k:
+        raise DataError(f"{a} groups came for {k} systems; at least two groups are needed, one of them of two systems")
+    exchange = _exchangeable(k, units, blocks, n_permutations, seed, alike=False)
+    _refuse_torn(exchange.members, units, labels, "groups")
+    of_unit = labels[[own[0] for own in exchange.members]]
+    permuted = of_unit[exchange.orders][:, exchange.of_system]  # (P, k)
+    if (permuted == labels).all():
+        raise DataError("nothing to permute: within each block all systems are of one group")
+    squares = distances**2
+    total = squares.sum() / (2 * k)
+
+    def pseudo_f(labels: np.ndarray) -> np.ndarray:
+        within = np.zeros(len(labels))
+        for group in range(a):
+            own = (labels == group).astype(float)
+            within += ((own @ squares) * own).sum(1) / (2 * own.sum(1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return ((total - within) / (a - 1)) / (within / (k - a))
+
+    reached = float(pseudo_f(labels[None])[0])
+    if math.isnan(reached):
+        raise DataError("all distances are zero: groups cannot differ")
+    away = _distances_to_centres(squares, labels)
+    spread_p = _p_value(float(_levene(away, labels[None], a)[0]), _levene(away, permuted, a), exchange.exact)
+    spread = {name: float(away[labels == group].mean()) for group, name in enumerate(names.tolist())}
+    if spread_p < 0.05:
+        listed = ", ".join(f"{name} {value:.3g}" for name, value in spread.items())
+        warnings.warn(
+            f"groups differ in spread (mean distance to their centre: {listed}; p = {spread_p:.2g}): the difference "
+            f"found between groups may be one of spread instead of place",
+            stacklevel=2,
+        )
+    return PermutationTest(
+        statistic=reached,
+        p=_p_value(reached, pseudo_f(permuted), exchange.exact),
+        n_permutations=len(permuted),
+        exact=exchange.exact,
+        r_squared=float(1 / (1 + (k - a) / ((a - 1) * reached))) if reached else 0.0,
+        spread=spread,
+        spread_p=spread_p,
+    )
+
+
+def mantel(
+    similarity: Similarity | np.ndarray,
+    design: np.ndarray,
+    *,
+    method: str = "spearman",
+    alternative: str = "two-sided",
+    units: Sequence[Any] | None = None,
+    blocks: Sequence[Any] | None = None,
+    n_permutations: int = 9999,
+    seed: int = 0,
+) -> PermutationTest:
+    """Do distances follow a design? Correlation of all pairs, tested by permuting the systems (Mantel 1967).
+
+    Parameters
+    ----------
+    similarity : Similarity or (k, k)
+    design : (k, k), symmetric
+        What is expected of each pair, such as the number of motifs or parts that two systems share (then expect a
+        negative correlation). Its diagonal is not looked at.
+    method : "spearman" or "pearson"
+    alternative : "two-sided", "greater" or "less"
+    units, blocks, n_permutations, seed
+        As in `permanova`. Units exchange places only with units of the same size.
+    """
+    check_choice("method", method, ("spearman", "pearson"))
+    check_choice("alternative", alternative, ("two-sided", "greater", "less"))
+    distances, design = _matched(similarity, design)
+    if distances.ndim == 1:
+        raise DataError("a Mantel test needs the distances of all pairs, (k, k)")
+    k = len(distances)
+    rows, columns = np.triu_indices(k, 1)
+    x, y = distances[rows, columns], design[rows, columns]
+    x, y = (rankdata(v) if method == "spearman" else v for v in (x, y))
+    x, y = (v - v.mean() for v in (x, y))
+    if min(np.ptp(x), np.ptp(y)) == 0:
+        raise DataError(f"{'distances' if np.ptp(x) == 0 else 'design'} are the same for all pairs: no correlation")
+    x, y = (v / np.linalg.norm(v) for v in (x, y))
+    exchange = _exchangeable(k, units, blocks, n_permutations, seed, alike=True)
+    table = np.array([np.resize(own, k) for own in exchange.members])  # (unit, k), of which a unit's size counts
+    orders = np.empty((len(exchange.orders), k), int)
+    for unit, own in enumerate(exchange.members):
+        orders[:, own] = table[exchange.orders[:, unit], : len(own)]
+    full = np.zeros((k, k))
+    full[rows, columns] = full[columns, rows] = x
+    chunks = np.array_split(orders, max(1, len(orders) * len(x) // 2_000_000))
+    permuted = np.concatenate([full[chunk[:, rows], chunk[:, columns]] @ y for chunk in chunks])
+    r = float(x @ y)
+    turn = {"two-sided": np.abs, "greater": np.positive, "less": np.negative}[alternative]
+    p = _p_value(float(turn(r)), turn(permuted), exchange.exact)
+    return PermutationTest(r, p, len(orders), exchange.exact, r**2, {}, math.nan)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """p values adjusted for being several (Holm 1979): below alpha with a chance of at most alpha of any false one."""
+    p = np.asarray(p_values, dtype=float)
+    if p.ndim != 1 or not len(p) or not ((p >= 0) & (p <= 1)).all():
+        raise DataError("p_values are a list of numbers in [0, 1]")
+    order = p.argsort()
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted[order.argsort()]
+
+
+class _Units(NamedTuple):
+    """What is exchangeable: systems in units, and orders of the units that keep to their blocks."""
+
+    of_system: np.ndarray  # (k,) unit of each system
+    members: list[np.ndarray]  # systems of each unit
+    orders: np.ndarray  # (P, n_units)
+    exact: bool  # whether these are all orders there are
+
+
+def _exchangeable(
+    k: int, units: Sequence[Any] | None, blocks: Sequence[Any] | None, n_permutations: int, seed: int, alike: bool
+) -> _Units:
+    """All orders of the units, if there are no more than ``n_permutations``, or so many drawn at random.
+
+    With ``alike`` a unit exchanges only with units of as many systems.
+    """
+    check_count("n_permutations", n_permutations, 99)
+    check_count("seed", seed, 0)
+    for name, given in (("units", units), ("blocks", blocks)):
+        if given is not None and len(given) != k:
+            raise DataError(f"{len(given)} {name} came for {k} systems")
+    _, unit = np.unique(np.arange(k) if units is None else np.asarray(units), return_inverse=True)
+    _, block = np.unique(np.zeros(k) if blocks is None else np.asarray(blocks), return_inverse=True)
+    members = [np.flatnonzero(unit == u) for u in range(unit.max() + 1)]
+    _refuse_torn(members, units, block, "blocks")
+    keys = [(block[own[0]], len(own) if alike else 0) for own in members]
+    places = [np.flatnonzero([key == other for other in keys]) for key in sorted(set(keys))]
+    n_orders = math.prod(math.factorial(len(place)) for place in places)
+    if n_orders == 1:
+        raise DataError(f"nothing to permute: {len(members)} units in blocks of one each")
+    if exact := n_orders <= n_permutations:
+        parts = [np.array(list(itertools.permutations(place))) for place in places]
+        chosen = [np.array(index) for index in itertools.product(*(range(len(part)) for part in parts))]
+        picked = [part[[index[b] for index in chosen]] for b, part in enumerate(parts)]
+    else:
+        generator = np.random.default_rng(seed)
+        picked = [generator.permuted(np.tile(place, (n_permutations, 1)), axis=1) for place in places]
+    orders = np.empty((len(picked[0]), len(members)), int)
+    for place, part in zip(places, picked, strict=True):
+        orders[:, place] = part
+    return _Units(unit, members, orders, exact)
+
+
+def _refuse_torn(members: list[np.ndarray], units: Sequence[Any] | None, labels: np.ndarray, what: str) -> None:
+    for own in members:
+        if units is not None and len(set(labels[own])) > 1:
+            raise DataError(
+                f"unit {np.asarray(units)[own[0]].tolist()!r} lies in several {what}; its systems could not move "
+                f"together"
+            )
+
+
+def _p_value(reached: float, permuted: np.ndarray, exact: bool) -> float:
+    """Share of permutations that reach the statistic; of drawn ones the order observed is one more."""
+    margin = 1e-9 * abs(reached) if math.isfinite(reached) else 0.0  # equal partitions may differ in their last digits
+    count = int((permuted >= reached - margin).sum())
+    return count / len(permuted) if exact else (1 + count) / (1 + len(permuted))
+
+
+def _distances_to_centres(squares: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Distance of each system to the centroid of its group, from squared distances (Anderson 2006, eq. 6)."""
+    own = (labels[:, None] == labels) / np.bincount(labels)[labels][:, None]  # rows: weights of the group
+    from_centre = (own * squares).sum(1) - ((own @ squares) * own).sum(1) / 2
+    return np.sqrt(from_centre.clip(0))  # a centre outside Euclidean space may lie at less than no distance
+
+
+def _levene(away: np.ndarray, labels: np.ndarray, n_groups: int) -> np.ndarray:
+    """F of the analysis of variance of ``away`` (k,) for each row of labels (P, k)."""
+    own = np.stack([labels == group for group in range(n_groups)], 1).astype(float)  # (P, group, k)
+    size = own.sum(-1)
+    between = (size * (own @ away / size - away.mean()) ** 2).sum(1)
+    within = np.square(away - away.mean()).sum() - between
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num((between / (n_groups - 1)) / (within / (len(away) - n_groups)), posinf=np.inf)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _square(similarity: Similarity | np.ndarray, groups: Sequence[Any] | None = None) -> np.ndarray:
+    """The distances of systems among themselves, checked."""
     distances = np.asarray(getattr(similarity, "distances", similarity), dtype=float)
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
         raise DataError(f"distances have shape {distances.shape}; systems among themselves, (k, k), are needed")
     if np.isnan(distances).any() or not np.allclose(distances, distances.T, atol=1e-9, rtol=0):
         raise DataError("distances hold NaN or are not symmetric")
-    if len(groups) != len(distances):
+    if (distances < 0).any() or distances.diagonal().any():
+        raise DataError("distances are negative, or not zero on the diagonal")
+    if groups is not None and len(groups) != len(distances):
         raise DataError(f"{len(groups)} groups came for {len(distances)} systems")
     return distances
+
+
+def _matched(similarity: Similarity | np.ndarray, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and what they are held against, both (k, k) and symmetric or both (k,)."""
+    values, design = np.asarray(getattr(similarity, "distances", similarity), dtype=float), np.asarray(design, float)
+    values = values if values.ndim == 1 else _square(values)
+    if design.shape != values.shape:
+        raise DataError(f"design has shape {design.shape}, the distances {values.shape}; they need the same")
+    off = ~np.eye(len(design), dtype=bool) if design.ndim == 2 else np.ones(len(design), dtype=bool)
+    if len(design) < 3 or not np.isfinite(values).all() or not np.isfinite(design[off]).all():
+        raise DataError("at least 3 systems, and finite numbers for each, are needed")
+    if design.ndim == 2 and not np.allclose(design[off], design.T[off]):
+        raise DataError("design is not symmetric: it says two things of one pair")
+    return values, design
+
+
+def _refuse_replicates(replicates: np.ndarray, distances: np.ndarray, least: int = 2) -> None:
+    if np.ndim(replicates) != 3 or replicates.shape[1:] != distances.shape or len(replicates) < least:
+        raise DataError(
+            f"replicates have shape {np.shape(replicates)}; (n, {len(distances)}, {len(distances)}) with n >= {least} "
+            f"are needed, from trial_replicates"
+        )

@@ -1,4 +1,4 @@
-"""Results -> axes: each function draws one result onto the axes it is given and returns them; nothing is computed or saved."""
+"""Results -> axes: each function draws one result onto the axes it is given and returns them; it saves nothing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,17 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from dsa_analysis.choose import EmbeddingChoice
 from dsa_analysis.compare import Similarity
+from dsa_analysis.explain import Explanation
+from dsa_analysis.inference import mean_interval
 
 UNITS = {"angular": "rad", "cka": "rad", "procrustes": "rad", "euclidean": "chord", "spectral": "eigenvalue gap"}
 NAMES = {
@@ -25,7 +30,7 @@ NAMES = {
 
 
 def group_colors(groups: Sequence[str]) -> dict[str, Any]:
-    """One colour a group, in order of appearance, safe for colour-blind readers: use the same mapping in all figures."""
+    """One colour a group, in order of appearance, safe for colour-blind readers: use one mapping in all figures."""
     names = list(dict.fromkeys(groups))
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
@@ -36,12 +41,12 @@ def plot_distances(
     groups: Sequence[str] | None = None,
     colors: Mapping[str, Any] | None = None,
     below: str | None = None,
-    floor: float | None = None,
+    floor: float | np.ndarray | None = None,
 ) -> Axes:
     """Heat map of all distances, systems ordered by average linkage, groups as coloured margins.
 
-    ``below="lower_bounds"`` shows the lower bounds under the diagonal in place of the mirrored distances. Distances under ``floor`` are marked
-    with a dot: these data do not tell the two systems apart.
+    ``below="lower_bounds"`` shows the lower bounds under the diagonal in place of the mirrored distances. Distances
+    under ``floor`` are marked with a dot: these data do not tell the two systems apart.
     """
     order = leaves_list(linkage(squareform(similarity.distances, checks=False), "average", optimal_ordering=True))
     shown = similarity.distances[np.ix_(order, order)].copy()
@@ -55,7 +60,8 @@ def plot_distances(
         cbar_kws={"label": f"distance ({UNITS[similarity.metric]})", "shrink": 0.8},
     )  # fmt: skip
     if floor is not None:
-        rows, columns = np.nonzero((shown < floor) & ~np.eye(len(shown), dtype=bool))
+        limits = np.broadcast_to(floor, shown.shape)[np.ix_(order, order)]
+        rows, columns = np.nonzero((shown < limits) & ~np.eye(len(shown), dtype=bool))
         axes.plot(columns + 0.5, rows + 0.5, ".", color="0.4", markersize=2)
     if groups is not None:
         colors = colors or group_colors(groups)
@@ -79,20 +85,21 @@ def plot_map(
     colors: Mapping[str, Any] | None = None,
     unit: str = "rad",
 ) -> Axes:
-    """Map of systems from ``Similarity.to_plane``: distances on paper resemble the distances, the closer the smaller the stress."""
+    """Map of systems from ``Similarity.to_plane``: the smaller the stress, the closer the map is to the distances."""
     colors = colors or group_colors(groups)
     for name, color in colors.items():
         chosen = [group == name for group in groups]
         axes.plot(*places[chosen].T, "o", color=color, label=name, alpha=0.8, markeredgecolor="white")
-    axes.set(xlabel=f"MDS 1 ({unit})", ylabel=f"MDS 2 ({unit})", title=f"stress {stress:.2f}", aspect="equal")
+    axes.set(xlabel=f"MDS 1 ({unit})", ylabel=f"MDS 2 ({unit})", title=f"stress {stress:.2f}")
     axes.margins(0.1)
+    axes.set_aspect("equal", adjustable="datalim")
     return axes
 
 
 def plot_trajectories(
     trials: Tensor, axes: Axes, color: Any, n_trials: int = 5, dims: tuple[int, ...] = (0, 2)
 ) -> Axes:
-    """Some trials of (n_trials, n_times, n_channels) in the plane (or, on 3-D axes, the space) of ``dims``; starts as dots."""
+    """Some trials of (n_trials, n_times, n_channels) in the plane (3-D axes: the space) of ``dims``; starts as dots."""
     for trial in trials[:n_trials].cpu().numpy():
         axes.plot(*trial[:, list(dims)].T, color=color, linewidth=0.7, alpha=0.8)
         axes.plot(*trial[:1, list(dims)].T, "o", color=color, markersize=3)
@@ -110,34 +117,82 @@ def plot_spectrum(
         axes.semilogy(np.arange(1, len(shown) + 1), shown, ".-", color=colors[name], label=name, linewidth=1)
     axes.axvline(rank + 0.5, color="0.3", linestyle="--", linewidth=1)
     axes.set(xlabel="singular value", ylabel="relative to the first", ylim=(1e-9, 2))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return axes
+
+
+def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) -> Axes:
+    """Heat map of a column of ``choice.table`` over rank and n_delays: admissible cells dotted, the chosen one framed.
+
+    ``value`` is by default what decided: "auroc" for identifiability, else "gap". Cells without a value are left white.
+    """
+    value = value or ("auroc" if choice.method == "identifiability" else "gap")
+    shown = choice.table[value].unstack("rank")
+    finite = shown.where(np.isfinite(shown))
+    sns.heatmap(finite, ax=axes, cmap="viridis", cbar_kws={"label": value.replace("_", " ")}, linewidths=0.5)
+    places = {cell: (shown.columns.get_loc(cell[1]), shown.index.get_loc(cell[0])) for cell in choice.table.index}
+    dots = np.array([places[cell] for cell in choice.table.index[choice.table["admissible"]]]).reshape(-1, 2) + 0.5
+    axes.plot(*dots.T, ".", color="0.6", markersize=4)
+    chosen = places[choice.n_delays, choice.rank]
+    axes.add_patch(Rectangle(chosen, 1, 1, fill=False, edgecolor="crimson", linewidth=2))
+    axes.set(xlabel="rank", ylabel="n_delays", title=f"chosen: n_delays = {choice.n_delays}, rank = {choice.rank}")
     return axes
 
 
 def plot_eigenvalues(eigenvalues: Mapping[str, Tensor], axes: Axes, colors: Mapping[str, Any]) -> Axes:
-    """Eigenvalues per sample step in the complex plane with the unit circle: on it modes last, inside they decay."""
-    angle = np.linspace(0, 2 * np.pi, 400)
-    axes.plot(np.cos(angle), np.sin(angle), color="0.7", linewidth=0.8)
+    """Eigenvalues per sample step in the complex plane, with their part of the unit circle: on it modes last, inside
+    they decay."""
     for name, values in eigenvalues.items():
-        values = values.cpu().numpy()
-        axes.plot(values.real, values.imag, "o", color=colors[name], label=name, markersize=4, alpha=0.8)
+        points = values.cpu().numpy()
+        axes.plot(points.real, points.imag, "o", color=colors[name], label=name, markersize=4, alpha=0.8)
+    axes.margins(0.15)
     axes.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
+    axes.axis(axes.axis())  # the circle does not widen the view
+    angle = np.linspace(0, 2 * np.pi, 2000)
+    axes.plot(np.cos(angle), np.sin(angle), color="0.7", linewidth=0.8, zorder=0)
     return axes
 
 
 def plot_scores(
     scores: pd.DataFrame, value: str, axes: Axes, by: str = "metric", colors: Mapping[str, Any] | None = None
 ) -> Axes:
-    """One column for each ``by``: every repetition as a dot, mean and 95 % interval beside them."""
+    """One column for each ``by``: every repetition as a dot, their mean with Student's 95 % interval."""
     sns.stripplot(scores, x=by, y=value, hue=by, ax=axes, palette=colors, size=4, alpha=0.7, legend=False)
     sns.pointplot(
-        scores, x=by, y=value, hue=by, ax=axes, palette=colors, errorbar=("ci", 95), seed=0, markersize=5, capsize=0.15, linestyle="none",
-        legend=False,
+        scores, x=by, y=value, hue=by, ax=axes, palette=colors, markersize=5,
+        errorbar=lambda values: mean_interval(values)[1:3], capsize=0.15, linestyle="none", legend=False,
     )  # fmt: skip
     axes.set_xlabel("")
     return axes
 
 
-def group_legend(axes: Axes, colors: Mapping[str, Any], **settings: Any) -> Axes:
-    """A legend of coloured patches, one a group."""
+def group_legend(axes: Axes | Figure, colors: Mapping[str, Any], **settings: Any) -> Axes | Figure:
+    """A legend of coloured patches, one a group, on axes or a whole figure."""
     axes.legend(handles=[Patch(color=color, label=name) for name, color in colors.items()], frameon=False, **settings)
     return axes
+
+
+def plot_explanation(explanation: Explanation, axes: Sequence[Axes], colors: Mapping[str, Any] | None = None) -> None:
+    """Four panels: the aligned operators in the modes of the first system, their difference, and the modes of both.
+
+    In the last, each mode stands at its time constant and frequency, its area being its share of the squared
+    difference; modes that do not decay stand at the right margin.
+    """
+    colors = colors or group_colors(explanation.names)
+    first, second = (matrix.numpy() for matrix in (explanation.first, explanation.second))
+    panels = dict(zip((*explanation.names, "difference"), (first, second, first - second), strict=True))
+    limit = max(np.abs(panel).max() for panel in panels.values())
+    for panel, (title, matrix) in zip(axes, panels.items(), strict=False):
+        sns.heatmap(
+            matrix, ax=panel, square=True, cmap="vlag", vmin=-limit, vmax=limit, xticklabels=False, yticklabels=False,
+            cbar=panel is axes[2], cbar_kws={"label": "entry (unit norm)", "shrink": 0.8},
+        )  # fmt: skip
+        panel.set(title=title, xlabel=f"modes of {explanation.names[0]}")
+    decaying = np.isfinite(explanation.modes["time_constant"]) & (explanation.modes["time_constant"] > 0)
+    margin = 3 * explanation.modes["time_constant"][decaying].max() if decaying.any() else 1.0
+    for name, modes in explanation.modes.groupby("system", sort=False):
+        place = modes["time_constant"].where(decaying[modes.index], margin)
+        axes[3].scatter(
+            place, modes["frequency"], s=20 + 400 * modes["share"], color=colors[str(name)], alpha=0.6, label=name
+        )
+    axes[3].set(xscale="log", xlabel="time constant (ms)", ylabel="frequency (Hz)", title="area: share of difference")

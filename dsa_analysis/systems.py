@@ -6,7 +6,7 @@
     ring           r' = r (1 - r^2),  angle' = omega, written in x and y                   normal form of a limit cycle
     linear         x' = L x, L real with given eigenvalues
 
-All go through `simulate`. Time is model time; parameters may be tensors of p values, which become a leading axis of the result.
+All go through `simulate`. Time is model time. Parameters may be tensors of p values: a leading axis of the result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from dsa_analysis.data import DataError, as_device, as_generator, check_choice, 
 
 @dataclass(frozen=True)
 class System:
-    """A named vector field: state (..., n_dims) and parameters -> its derivative; starts are uniform in [low, high)^n_dims."""
+    """A named vector field: state (..., n_dims) and parameters -> derivative; starts uniform in [low, high)^n_dims."""
 
     vector_field: Callable[..., Tensor]
     n_dims: int
@@ -62,9 +62,9 @@ SYSTEMS: Mapping[str, System] = {
 
 @dataclass(frozen=True)
 class LorenzRegime:
-    """Parameter triples (sigma, rho, beta) under which the Lorenz system behaves alike, and the sampling interval that resolves them.
+    """Parameter triples (sigma, rho, beta) under which the Lorenz system behaves alike, and an interval to sample them.
 
-    ``dt`` is in model time. Recordings take the triples in turn.
+    The sampling interval ``dt`` is in model time and resolves the dynamics. Recordings take the triples in turn.
     """
 
     dt: float
@@ -101,8 +101,9 @@ def simulate(
     discard : int >= 0
         Steps taken before the first of them; at 0 the first sample is the start.
     noise : float >= 0
-        Strength of white noise that drives every dimension, x' = f(x) + noise * xi(t): a normal step of noise * sqrt(dt) after each step
-        (Euler-Maruyama around the Runge-Kutta drift). Needs a ``generator`` on the CPU.
+        Strength of white noise that drives every dimension, x' = f(x) + noise * xi(t): a normal step of
+        noise * sqrt(dt) after each step (Euler-Maruyama around the Runge-Kutta drift). Needs a ``generator`` on the
+        CPU.
 
     Returns
     -------
@@ -173,7 +174,7 @@ def trajectories(
     device = as_device(device) or torch.device("cpu")
     values = {
         name: torch.as_tensor(value, dtype=torch.float64, device=device)
-        for name, value in (chosen.parameters | parameters).items()
+        for name, value in {**chosen.parameters, **parameters}.items()
     }
     leading = torch.broadcast_shapes(*(value.shape for value in values.values()))
     values = {name: value[..., None] for name, value in values.items()}  # (p, 1), beside trials
@@ -198,10 +199,12 @@ def lorenz(
     beta: float | Tensor = 8 / 3,
     **settings: Any,
 ) -> Tensor:
-    """Trajectories of the Lorenz system from starts uniform in [0, 1)^3: (n_trials, n_times, 3); settings as in `trajectories`.
+    """Trajectories of the Lorenz system from starts uniform in [0, 1)^3: (n_trials, n_times, 3).
 
-    With sigma = 10 and beta = 8/3 it has one fixed point for rho < 1, two stable ones for 1.35 < rho < 24, chaos around 28, and a limit cycle
-    in windows such as 148 < rho < 166 (Sparrow 1982), which needs dt = 0.005.
+    Settings as in `trajectories`.
+
+    With sigma = 10 and beta = 8/3 it has one fixed point for rho < 1, two stable ones for 1.35 < rho < 24, chaos around
+    28, and a limit cycle in windows such as 148 < rho < 166 (Sparrow 1982), which needs dt = 0.005.
     """
     return trajectories("lorenz", n_trials, n_times, sigma=sigma, rho=rho, beta=beta, **settings)
 
@@ -218,10 +221,10 @@ def linear(
     generator: torch.Generator | None = None,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """Trajectories of x' = L x, L normal with given eigenvalues and in random orthogonal coordinates: (n_trials, n_times, n_dims).
+    """Trajectories of x' = L x, L normal with given eigenvalues in random coordinates: (n_trials, n_times, n_dims).
 
-    ``eigenvalues`` are per unit of model time; one with an imaginary part stands for itself and its conjugate and takes two
-    dimensions. Starts are normal; the rest as in `trajectories`.
+    ``eigenvalues`` are per unit of model time; one with an imaginary part stands for itself and its conjugate and takes
+    two dimensions. Starts are normal; the rest as in `trajectories`.
     """
     if not len(eigenvalues):
         raise DataError("eigenvalues is empty; at least one is needed")
@@ -254,7 +257,7 @@ def record_regimes(
     """
     check_count("n_recordings", n_recordings)
     generator = torch.Generator().manual_seed(seed)
-    systems = {}
+    systems: dict[str, Tensor] = {}
     for name, regime in regimes.items():
         triples = [regime.parameters[k % len(regime.parameters)] for k in range(n_recordings)]
         sigma, rho, beta = torch.tensor(triples, dtype=torch.float64).T
@@ -276,7 +279,8 @@ def record_regimes(
 def transformed_copies(system: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """Copies of (..., n_times, n_channels) that are the same dynamical system in other coordinates.
 
-    "rotated" by a random orthogonal matrix, "scaled" by one factor, "permuted" channels, "shifted" by a constant in each channel.
+    "rotated" by a random orthogonal matrix, "scaled" by one factor, "permuted" channels, "shifted" by a constant in
+    each channel.
     """
     n = system.shape[-1]
     Q = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0].to(system)

@@ -1,0 +1,414 @@
+"""Trajectories -> lag covariances -> leading directions: all that a linear fit needs, in one pass over the samples.
+
+With windows h(t) = [x(t), x(t - d), ..., x(t - (m-1) d)] and H their stack over all trials, the products
+
+    G = H^T H = sum h(t) h(t)^T,      M = sum h(t) h(t + s)^T
+
+follow from products of the samples with themselves some lags apart: sum over t of g(t) g(t)^T, g a window long enough
+to hold both h(t) and h(t + s), is constant along its block diagonals up to a few samples at the ends of each trial. So
+one pass over the trials, of any lengths, with m + s products of channels is enough, where H would take m times the
+memory and the time of its own Gram matrix. Shorter windows are the corner of longer ones, and nothing is read again.
+
+The leading directions H ~ V S U^T follow from G, and with them the covariances of the whitened coordinates
+v(t) = S^-1 U^T h(t) from one window to the next, of which every smaller rank is the corner.
+
+Squaring costs digits. Where the last direction is so small that they are missed, a second pass projects the windows on
+the leading directions and decomposes that narrow matrix itself; what the data do not resolve is left out. A recording
+with fewer windows than entries in a window is solved through the products of windows with windows instead.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+
+import torch
+from scipy.sparse.linalg import ArpackError, eigsh
+from torch import Tensor
+
+from dsa_analysis.data import DataError
+from dsa_analysis.embedding import EmbeddingParameters, delay_embed
+
+SPARE = 10  # directions computed beyond the rank: for the gap there, and as room for the second pass
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The leading directions of all windows of one system, and how the whitened coordinates along them move on.
+
+    Attributes
+    ----------
+    singular_values : (n,)
+        S, descending, as many as were computed.
+    basis : (n_delays * n_channels, k)
+        U, orthonormal columns, as many as the data resolve and transitions can determine. Signs are such that each
+        column's largest entry is positive.
+    past, cross, future : (k, k)
+        V-^T V-, V-^T V+ and V+^T V+ over all transitions. The first and last are the identity up to the windows at the
+        ends of trials.
+    mean : (n_channels,)
+        What was subtracted from every sample.
+    floor : (n_channels,)
+        Variance of white noise in each channel, judged from the directions in which its windows vary least; NaN where a
+        window is a single sample.
+    n_windows, n_transitions : int
+    dtype : torch.dtype
+        Of the data.
+    """
+
+    singular_values: Tensor
+    basis: Tensor
+    past: Tensor
+    cross: Tensor
+    future: Tensor
+    mean: Tensor
+    floor: Tensor
+    n_windows: int
+    n_transitions: int
+    dtype: torch.dtype
+
+    @property
+    def rank(self) -> int:
+        """Of the largest operator that can be fitted."""
+        return self.basis.shape[1]
+
+    def gap(self, rank: int) -> float:
+        """S_rank / S_(rank + 1), infinite where nothing is left."""
+        S = self.singular_values
+        return float(S[rank - 1] / S[rank]) if len(S) > rank and S[rank] > 0 else math.inf
+
+    def noise(self, variance: Tensor, shift: int = 0) -> Tensor:
+        """What white noise of ``variance`` (n_channels,) adds to ``past``; to ``cross`` with ``shift`` = s / d: (k, k).
+
+        Windows that lie ``shift`` delays apart share samples, and so noise, in all but ``shift`` of their delays.
+        """
+        blocks = self.basis.unflatten(0, (-1, len(self.mean))) / self.singular_values[: self.rank]
+        newer, older = blocks[: max(len(blocks) - shift, 0)], blocks[shift:]
+        return self.n_transitions * torch.einsum("ick,c,icl->kl", newer, variance, older)
+
+
+@dataclass(frozen=True)
+class LagCovariances:
+    """Products of the windows of one system with themselves and with their successors, summed over all trials.
+
+    Attributes
+    ----------
+    gram, cross : (n_delays * n_channels, n_delays * n_channels)
+        G, over all windows, and M, over all that have a successor.
+    heads : (n_trials, (n_delays - 1) * delay_interval + steps_ahead, n_channels)
+        The first samples of each trial, centred: in them lie the windows that only exist where windows are shorter.
+    last : (n_trials * steps_ahead, n_delays * n_channels)
+        Windows without successor.
+    trials, mean, parameters
+        What this was computed from.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    heads: Tensor
+    last: Tensor
+    trials: list[Tensor]
+    mean: Tensor
+    parameters: EmbeddingParameters
+
+    def shortened(self, n_delays: int) -> "LagCovariances":
+        """The same of windows with ``n_delays`` of the copies, without another pass over the samples."""
+        p = replace(self.parameters, n_delays=n_delays)
+        m, d, s, c = n_delays, p.delay_interval, p.steps_ahead, len(self.mean)
+        if not 1 <= m <= self.parameters.n_delays:
+            raise DataError(f"n_delays = {m} is not within 1 and the {self.parameters.n_delays} delays computed")
+        size = m * c
+        gram, cross = self.gram[:size, :size], self.cross[:size, :size]
+        if m < self.parameters.n_delays:  # windows that end before the first of the longer ones does
+            n_early = (self.parameters.n_delays - m) * d
+            early = delay_embed(self.heads, m, d)
+            past, future = (early[:, part].flatten(0, 1) for part in (slice(n_early), slice(s, n_early + s)))
+            gram, cross = gram + past.T @ past, cross + past.T @ future
+        heads = self.heads[:, : p.window - 1 + s]
+        return LagCovariances(gram, cross, heads, self.last[:, :size], self.trials, self.mean, p)
+
+    @property
+    def n_windows(self) -> int:
+        return _n_windows(self.trials, self.parameters)
+
+    @cached_property
+    def spectrum(self) -> Tensor:
+        """(n_delays * n_channels,) all singular values of the stack of windows, descending."""
+        return torch.linalg.eigvalsh(self.gram).flip(0).clamp_min(0).sqrt()
+
+    @cached_property
+    def floor(self) -> Tensor:
+        """Variance of white noise in each channel; see `Directions`."""
+        m = self.parameters.n_delays
+        blocks = self.gram.reshape(m, len(self.mean), m, len(self.mean))
+        return _noise_floor(blocks.diagonal(dim1=1, dim2=3).permute(2, 0, 1), self.n_windows)
+
+    def directions(self, rank: int) -> Directions:
+        """The leading ``rank`` directions, fewer where the data do not resolve them, and some to spare."""
+        p = self.parameters
+        S, U = _leading(self.gram, rank + SPARE)
+        if S[min(rank, len(S)) - 1] < 1e-5 * S[0]:
+            S, U, V = _second_pass(self.trials, self.mean, p, U)
+            return _from_coordinates(S, U, V, self.trials, self.mean, self.floor, replace(p, rank=rank))
+        k = _n_usable(S[:rank], self.trials, p)
+        U = (U * _signs(U))[:, :k].contiguous()
+        first = delay_embed(self.heads, p.n_delays, p.delay_interval).flatten(0, 1)
+        initial, final = first @ U / S[:k], self.last @ U / S[:k]
+        eye = torch.eye(k, dtype=S.dtype, device=S.device)
+        n_windows = self.n_windows
+        return Directions(
+            singular_values=S,
+            basis=U,
+            past=eye - final.T @ final,  # without cancellation
+            cross=U.T @ self.cross @ U / S[:k, None] / S[:k],
+            future=eye - initial.T @ initial,
+            mean=self.mean,
+            floor=self.floor,
+            n_windows=n_windows,
+            n_transitions=n_windows - len(self.last),
+            dtype=self.trials[0].dtype,
+        )
+
+
+def lag_covariances(trials: list[Tensor], p: EmbeddingParameters, name: str = "system") -> LagCovariances:
+    """Products of all windows of checked trials; the rank in ``p`` plays no part.
+
+    Raises
+    ------
+    DataError
+        Trials too short for a window and its successor, or more memory than there is.
+    """
+    _refuse_short(trials, p, name)
+    _refuse_memory(p.n_delays * trials[0].shape[1], p, trials[0], name)
+    mean = _mean(trials, p.center)
+    m, d, s, c = p.n_delays, p.delay_interval, p.steps_ahead, len(mean)
+    if s % d == 0:  # every d-th sample is a trial of its own, in which windows have no holes
+        phases = [trial[start::d] for trial in trials for start in range(d)]
+        J = _lag_gram(phases, mean, m + s // d)
+        past, cross = J[s // d :, :, s // d :], J[s // d :, :, :m]
+    else:  # a window and its successor hold different phases: each sample carries the one s later beside it
+        pairs = [torch.cat([trial[:-s], trial[s:]], 1) for trial in trials]
+        J = _lag_gram([pair[start::d] for pair in pairs for start in range(d)], mean.repeat(2), m)
+        past, cross = J[:, :c, :, :c], J[:, :c, :, c:]
+    ends = p.window - 1 + s
+    heads, tails = (
+        torch.stack([trial[part].double() for trial in trials]) - mean for part in (slice(ends), slice(-ends, None))
+    )
+    last = delay_embed(tails, m, d).flatten(0, 1)
+    gram = past.reshape(m * c, m * c) + last.T @ last
+    return LagCovariances(gram, cross.reshape(m * c, m * c), heads, last, trials, mean, p)
+
+
+def directions(trials: list[Tensor], p: EmbeddingParameters, name: str = "system") -> Directions:
+    """The leading directions of checked trials, ``p.rank`` of them where the data resolve so many.
+
+    Raises
+    ------
+    DataError
+        As `lag_covariances`.
+    """
+    _refuse_short(trials, p, name)
+    n_windows = _n_windows(trials, p)
+    if n_windows >= p.n_delays * trials[0].shape[1]:
+        return lag_covariances(trials, p, name).directions(p.rank)
+    _refuse_memory(n_windows, p, trials[0], name)
+    mean = _mean(trials, p.center)
+    S, U, V = _decompose_short(trials, mean, p)
+    return _from_coordinates(S, U, V, trials, mean, _noise_floor(_own_products(trials, mean, p), n_windows), p)
+
+
+def spectrum(trials: list[Tensor], p: EmbeddingParameters, name: str = "system") -> Tensor:
+    """All singular values of the stack of windows of checked trials, descending."""
+    _refuse_short(trials, p, name)
+    if _n_windows(trials, p) >= p.n_delays * trials[0].shape[1]:
+        return lag_covariances(trials, p, name).spectrum
+    products = _window_products(trials, _mean(trials, p.center), p)
+    return torch.linalg.eigvalsh(products).flip(0).clamp_min(0).sqrt()
+
+
+def _from_coordinates(
+    S: Tensor, U: Tensor, V: Tensor, trials: list[Tensor], mean: Tensor, floor: Tensor, p: EmbeddingParameters
+) -> Directions:
+    """Directions where the coordinates V (n_windows, k) of all windows themselves are known."""
+    k = _n_usable(S[: p.rank], trials, p)
+    signs = _signs(U[:, :k])
+    parts = (V[:, :k] * signs).split([len(trial) - p.window + 1 for trial in trials])
+    past = torch.cat([part[: -p.steps_ahead] for part in parts])
+    future = torch.cat([part[p.steps_ahead :] for part in parts])
+    moments = past.T @ past, past.T @ future, future.T @ future
+    return Directions(S, (U[:, :k] * signs).contiguous(), *moments, mean, floor, len(V), len(past), trials[0].dtype)
+
+
+def _lag_gram(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
+    """J = sum g g^T over all windows g of w consecutive samples, newest first: (w, c, w, c) float64.
+
+    J[i, :, j] sums products of samples j - i apart. Its first row takes w products over all samples; from there down a
+    diagonal each step takes in one early and leaves out one late product of each trial.
+    """
+    c, past = len(mean), w - 1
+    trials = [trial for trial in trials if len(trial) >= w]
+    J = torch.zeros(w, c, w, c, dtype=torch.float64, device=mean.device)
+    for samples, newest in _pieces(trials, mean, past):
+        for lag in range(w):
+            J[0, :, lag] += newest[lag:].T @ samples[: len(samples) - lag]
+    if past:
+        heads, tails = (
+            torch.stack([(trial[part].double() - mean).flip(0) for trial in trials]).flatten(1)
+            for part in (slice(0, past), slice(-past, None))
+        )
+        turnover = (heads.T @ heads - tails.T @ tails).view(past, c, past, c)
+        for i in range(past):
+            J[i + 1, :, i + 1 :] = J[i, :, i:past] + turnover[i, :, i:]
+            J[i + 1 :, :, i] = J[i, :, i + 1 :].permute(1, 2, 0)
+    return J
+
+
+def _pieces(trials: list[Tensor], mean: Tensor, past: int, numbers: int = 1 << 17) -> Iterator[tuple[Tensor, Tensor]]:
+    """Trials one after the other in pieces of about ``numbers`` values: centred samples, and the same with gaps.
+
+    The latter hold 0 where fewer than ``past`` samples of the trial come before: products of them with the shifted
+    former never cross trials.
+    """
+    length = max(past + 1, numbers // len(mean))
+    views = [trial[start : start + length + past] for trial in trials for start in range(0, len(trial) - past, length)]
+    pack: list[Tensor] = []
+    for k, view in enumerate(views):
+        pack.append(view)
+        if k + 1 == len(views) or sum(map(len, pack)) + len(views[k + 1]) > length + past:
+            samples = torch.cat([v.double() for v in pack]) - mean
+            newest, start = samples.clone(), 0
+            for v in pack:
+                newest[start : start + past] = 0
+                start += len(v)
+            yield samples, newest
+            pack = []
+
+
+def _leading(gram: Tensor, n_values: int) -> tuple[Tensor, Tensor]:
+    """Square roots of the largest eigenvalues, descending, and their vectors as columns."""
+    n_values = min(n_values, len(gram))
+    if gram.device.type == "cpu" and 4 * n_values < len(gram):
+        try:
+            start = torch.randn(len(gram), generator=torch.Generator().manual_seed(0), dtype=gram.dtype)
+            w, U = map(torch.from_numpy, eigsh(gram.numpy(), k=n_values, which="LA", v0=start.numpy()))
+        except ArpackError:  # clusters of zeros may keep it from converging
+            w, U = torch.linalg.eigh(gram)
+    else:
+        w, U = torch.linalg.eigh(gram)
+    order = w.argsort(descending=True)[:n_values]
+    return w[order].clamp_min(0).sqrt(), U[:, order]
+
+
+def _second_pass(
+    trials: list[Tensor], mean: Tensor, p: EmbeddingParameters, U: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """S, U and V again, from windows projected on the span of U: without squares, small directions keep digits."""
+    Y = torch.cat([_project(trial.double() - mean, p, U) for trial in trials])
+    V, S, rotation = torch.linalg.svd(Y, full_matrices=False)
+    return S, U @ rotation.T, V
+
+
+def _project(trial: Tensor, p: EmbeddingParameters, U: Tensor) -> Tensor:
+    """Windows of a centred trial times U, (n_windows, columns of U), one delay at a time."""
+    blocks = U.unflatten(0, (p.n_delays, -1))
+    return reduce(torch.add, (trial[part] @ b for part, b in zip(_delays(len(trial), p), blocks, strict=True)))
+
+
+def _decompose_short(trials: list[Tensor], mean: Tensor, p: EmbeddingParameters) -> tuple[Tensor, Tensor, Tensor]:
+    """S, U and V of few windows, from their products with each other and a second pass from that side."""
+    V = _leading(_window_products(trials, mean, p), p.rank + SPARE)[1]
+    parts = V.split([len(trial) - p.window + 1 for trial in trials])
+    products = (
+        torch.cat([(trial[part].double() - mean).T @ v for part in _delays(len(trial), p)])
+        for trial, v in zip(trials, parts, strict=True)
+    )
+    U, S, rotation = torch.linalg.svd(reduce(torch.add, products), full_matrices=False)
+    return S, U, V @ rotation.T
+
+
+def _window_products(trials: list[Tensor], mean: Tensor, p: EmbeddingParameters) -> Tensor:
+    """Products of all windows with each other, (n_windows, n_windows)."""
+    shifted = zip(*([trial[part] for part in _delays(len(trial), p)] for trial in trials), strict=True)
+    copies = (torch.cat(copy).double() - mean for copy in shifted)
+    return reduce(torch.add, (copy @ copy.T for copy in copies))
+
+
+def _delays(n_times: int, p: EmbeddingParameters) -> list[slice]:
+    """Where in a trial the newest, second newest, ... sample of each window lies."""
+    oldest = range(p.window - 1, -1, -p.delay_interval)
+    return [slice(start, start + n_times - p.window + 1) for start in oldest]
+
+
+def _own_products(trials: list[Tensor], mean: Tensor, p: EmbeddingParameters) -> Tensor:
+    """Products of the delays of each channel with each other over all windows, (n_channels, n_delays, n_delays)."""
+    total = mean.new_zeros(len(mean), p.n_delays, p.n_delays)
+    for trial in trials:
+        samples = trial.double() - mean
+        for i, newer in enumerate(_delays(len(trial), p)):
+            for j, older in enumerate(_delays(len(trial), p)):
+                total[:, i, j] += (samples[newer] * samples[older]).sum(0)
+    return total
+
+
+def _noise_floor(own: Tensor, n_windows: int) -> Tensor:
+    """White noise fills all directions of a channel's windows alike, a signal the first ones: median of the lower half.
+
+    ``own`` holds the products of each channel's delays, (n_channels, n_delays, n_delays).
+    """
+    lower = torch.linalg.eigvalsh(own)[:, : own.shape[-1] // 2]
+    if not lower.shape[1]:
+        return torch.full_like(own[:, 0, 0], torch.nan)
+    return lower.quantile(0.5, dim=1).clamp_min(0) / n_windows
+
+
+def _n_usable(S: Tensor, trials: list[Tensor], p: EmbeddingParameters) -> int:
+    """How many directions the precision of the data resolves and transitions can determine."""
+    n_resolved = int((resolution(trials[0].dtype) * S[0] <= S).sum())
+    return min(n_resolved, _n_windows(trials, p) - len(trials) * p.steps_ahead)
+
+
+def resolution(dtype: torch.dtype) -> float:
+    """Smallest singular value, relative to the first, that data of a precision carry."""
+    return 1e-8 if dtype == torch.float64 else 1e-6
+
+
+def _signs(U: Tensor) -> Tensor:
+    return torch.where(U.gather(0, U.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0).to(U)
+
+
+def _mean(trials: list[Tensor], center: bool) -> Tensor:
+    total = reduce(torch.add, (trial.sum(0, dtype=torch.float64) for trial in trials))
+    return total / sum(map(len, trials)) if center else torch.zeros_like(total)
+
+
+def _n_windows(trials: list[Tensor], p: EmbeddingParameters) -> int:
+    return sum(len(trial) - p.window + 1 for trial in trials)
+
+
+def _refuse_short(trials: list[Tensor], p: EmbeddingParameters, name: str) -> None:
+    needed = p.window + p.steps_ahead
+    short = [k for k, trial in enumerate(trials) if len(trial) < needed]
+    if short:
+        shortest = min(map(len, trials))
+        longest = (shortest - p.steps_ahead - 1) // p.delay_interval + 1
+        where = f"trial{'s' * (len(short) > 1)} {', '.join(map(str, short[:10]))}{', ...' * (len(short) > 10)}"
+        remedy = f"at most n_delays = {longest} fits" if longest > 0 else "not even n_delays = 1 fits"
+        raise DataError(
+            f"n_delays = {p.n_delays} with delay_interval = {p.delay_interval} needs trials of at least {needed} "
+            f"samples ({p.window} for one window, {p.steps_ahead} more to predict), but system {name!r}, {where} has "
+            f"{shortest}; {remedy}, or leave the short trials out"
+        )
+
+
+def _refuse_memory(size: int, p: EmbeddingParameters, trial: Tensor, name: str) -> None:
+    needed = 4 * 8 * size**2  # the matrix, its lag products and the edge terms, in float64
+    if trial.is_cuda:
+        present: float = torch.cuda.mem_get_info(trial.device)[0]
+    else:
+        present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
+    if needed > present:
+        raise DataError(
+            f"system {name!r}: the lag covariances need {needed / 1e9:.1f} GB (n_delays {p.n_delays}, {trial.shape[1]} "
+            f"channels), {present / 1e9:.1f} GB are there; lower n_delays or reduce the channels"
+        )

@@ -1,0 +1,128 @@
+"""What sets two systems apart: the difference of their aligned operators, shared out among the modes of each.
+
+With A and B of unit norm and C the best alignment, both systems are written in the same coordinates by A and C B C^T,
+and their difference E = A - C B C^T has the squared size
+
+    |E|^2 = 2 - 2 cos(distance) = sum over modes of |E q|^2,
+
+q running through any orthonormal basis. The one taken here is the nearest to the system's eigenvectors (Loewdin 1950):
+of all orthonormal bases the one that is least turned, it does not depend on the order of the modes, keeps conjugate
+pairs, and is the eigenvectors themselves where the operator is normal. So |E q|^2 is what the two dynamics do
+differently to a state along that mode, no share is negative, and all shares add up to one.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dsa_analysis.alignment import align, as_operators
+from dsa_analysis.compare import Similarity
+from dsa_analysis.data import DataError, check_choice
+from dsa_analysis.dmd import Operator
+from dsa_analysis.spectra import frequencies, time_constants
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The difference between two systems, mode by mode.
+
+    Attributes
+    ----------
+    names : (str, str)
+    first, second : (n, n)
+        The aligned operators, of unit norm, in common coordinates: along the modes of the first system, the slowest
+        first, so that ``first`` is nearly block-diagonal.
+    modes : pandas.DataFrame
+        One row for each mode of each system, conjugate eigenvalues being one mode: system, eigenvalue (of the operator
+        as fitted, imaginary part >= 0), time_constant in ms (negative for modes that grow), frequency in Hz, share in
+        [0, 1] of the squared difference; shares of one system add up to 1, and are NaN where there is no difference.
+    distance : float, in rad
+    """
+
+    names: tuple[str, str]
+    first: Tensor
+    second: Tensor
+    modes: pd.DataFrame
+    distance: float
+
+
+def explain(similarity: Similarity, first: str, second: str, *, dt: float) -> Explanation:
+    """Share out the difference of two of the systems compared among their modes.
+
+    Parameters
+    ----------
+    similarity : Similarity
+        With metric "angular" or "euclidean"; ``second`` may be one of its ``others``.
+    first, second : str
+        Labels.
+    dt : float > 0, in ms
+        Sampling interval, for time constants and frequencies.
+
+    Raises
+    ------
+    DataError
+        An unknown label, a metric without operators or without alignment, systems compared window by window, or a
+        sampling interval that is not positive.
+    """
+    check_choice("metric", similarity.metric, ("angular", "euclidean"))
+    check_choice("first", first, similarity.labels)
+    check_choice("second", second, similarity.other_labels)
+    if similarity.by_window is not None:
+        raise DataError("systems were compared window by window; cut their trials to one window and compare these")
+    if not dt > 0:
+        raise DataError(f"dt = {dt!r} is not a time in ms above 0")
+    originals = similarity.operators[first], similarity.other_operators[second]
+    settings = {key: similarity.settings[key] for key in ("n_starts", "group", "remove_trace", "seed")}
+    solved = align(*originals, **settings, device="cpu")
+    scaled = [_Unit.of(getattr(original, "matrix", original), settings["remove_trace"]) for original in originals]
+    A, M = scaled[0].matrix, solved.transform @ scaled[1].matrix @ solved.transform.mT
+    tables = []
+    for name, original, unit, matrix in zip((first, second), originals, scaled, (A, M), strict=True):
+        steps = original.parameters.steps_ahead if isinstance(original, Operator) else 1
+        values, basis = _modes(matrix)
+        eigenvalues = values * unit.norm + unit.mean
+        share = ((A - M).to(basis) @ basis).abs().square().sum(0) / (A - M).square().sum()
+        table = {
+            "system": name,
+            "eigenvalue": eigenvalues,
+            "time_constant": time_constants(eigenvalues, dt * steps),
+            "frequency": 1000 * frequencies(eigenvalues, dt * steps),  # dt is in ms
+            "share": torch.where(values.imag > 0, 2 * share, share),  # for its conjugate, too
+        }
+        tables.append(pd.DataFrame(table)[(values.imag >= 0).numpy()])
+    values, basis = _modes(A)
+    planes = torch.cat([torch.stack([q.real, q.imag], 1) * 2**0.5 if value.imag > 0 else q.real[:, None]
+                        for value, q in zip(values, basis.T, strict=True) if value.imag >= 0], 1)  # fmt: skip
+    return Explanation(
+        names=(first, second),
+        first=planes.mT @ A @ planes,
+        second=planes.mT @ M @ planes,
+        modes=pd.concat(tables, ignore_index=True),
+        distance=float(solved.distance),
+    )
+
+
+class _Unit(NamedTuple):
+    """An operator is norm * matrix + mean * identity, the matrix of unit norm."""
+
+    matrix: Tensor
+    norm: Tensor
+    mean: Tensor
+
+    @classmethod
+    def of(cls, operator: Any, remove_trace: bool) -> "_Unit":
+        operator = as_operators(operator, "operator", torch.device("cpu"))
+        mean = operator.diagonal().mean() * remove_trace
+        rest = operator - mean * torch.eye(len(operator), dtype=operator.dtype)
+        return cls(rest / rest.norm(), rest.norm(), mean)
+
+
+def _modes(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, the slowest first, and the orthonormal basis nearest to their unit eigenvectors, both complex."""
+    values, vectors = torch.linalg.eig(matrix)
+    order = values.abs().round(decimals=12).argsort(descending=True, stable=True)
+    left, _, right = torch.linalg.svd(vectors[:, order])
+    return values[order], left @ right

@@ -1,0 +1,85 @@
+"""Pieces of trials, the same in all trials and systems: in them shows what an operator for whole trials averages away.
+
+An operator fitted to whole trials is an average over time, blind to the order in which things happen. One operator for
+each piece, compared with the one of the same piece in the other system, sees order.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dsa_analysis.data import DataError, as_trials, check_count
+
+
+def sliding_windows(n_times: int, length: int, step: int | None = None) -> list[tuple[int, int]]:
+    """Windows (start, stop) of ``length`` samples, one every ``step`` (by default ``length``), up to ``n_times``.
+
+    Examples
+    --------
+    >>> sliding_windows(10, length=4, step=3)
+    [(0, 4), (3, 7), (6, 10)]
+    """
+    step = length if step is None else step
+    for name, value in (("n_times", n_times), ("length", length), ("step", step)):
+        check_count(name, value)
+    if length > n_times:
+        raise DataError(f"length = {length} does not fit into n_times = {n_times}")
+    return [(start, start + length) for start in range(0, n_times - length + 1, step)]
+
+
+def as_windows(windows: Any) -> dict[str, tuple[int, int]]:
+    """Label each window: a mapping keeps its names, pairs (start, stop) in samples are named "start:stop".
+
+    Raises
+    ------
+    DataError
+        Anything but whole numbers 0 <= start < stop, no window, or the same window twice.
+    """
+    if isinstance(windows, Mapping):
+        pairs = {str(name): tuple(pair) for name, pair in windows.items()}
+    elif isinstance(windows, Sequence) and not isinstance(windows, str):
+        try:
+            pairs = {f"{start}:{stop}": (start, stop) for start, stop in windows}
+        except (TypeError, ValueError):
+            raise DataError(
+                f"windows = {windows!r} is not a list of pairs (start, stop) in samples, such as sliding_windows gives"
+            ) from None
+    else:
+        raise DataError(
+            f"windows came as {type(windows).__name__}; give pairs (start, stop) in samples, or a mapping from "
+            f"name to pair"
+        )
+    if not pairs:
+        raise DataError("windows is empty; at least one (start, stop) is needed")
+    if len(pairs) < len(windows):
+        raise DataError(f"windows holds the same window twice: {', '.join(map(str, windows))}")
+    for name, pair in pairs.items():
+        if len(pair) != 2:
+            raise DataError(f"window {name!r} = {pair} is not a pair (start, stop)")
+        check_count(f"start of window {name!r}", pair[0], 0)
+        check_count(f"stop of window {name!r}", pair[1], pair[0] + 1)
+    return {name: (int(start), int(stop)) for name, (start, stop) in pairs.items()}
+
+
+def cut(
+    system: Any, windows: Mapping[str, tuple[int, int]], name: str = "system", device: Any = None
+) -> dict[str, list[Tensor]]:
+    """The trials of a system cut into windows, by window; views of the trials.
+
+    Raises
+    ------
+    DataError
+        A trial that ends before a window does, and whatever `as_trials` refuses.
+    """
+    trials = as_trials(system, name, device)
+    pieces = {}
+    for window, (start, stop) in windows.items():
+        for k, trial in enumerate(trials):
+            if len(trial) < stop:
+                raise DataError(
+                    f"window {window!r} ends at sample {stop}, but system {name!r}, trial {k} has {len(trial)}; "
+                    f"shorten the window, or leave the trial out"
+                )
+        pieces[window] = [trial[start:stop] for trial in trials]
+    return pieces

@@ -1,0 +1,121 @@
+"""Figures show the numbers they are given, on the axes they are given, and change neither numbers nor files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.axes import Axes
+
+from dsa_analysis import Similarity, lorenz
+from dsa_analysis.plotting import (
+    group_colors,
+    group_legend,
+    plot_distances,
+    plot_eigenvalues,
+    plot_map,
+    plot_scores,
+    plot_spectrum,
+    plot_trajectories,
+)
+
+GROUPS = ["a", "b", "a", "b", "a"]
+
+
+@pytest.fixture
+def axes() -> Iterator[Axes]:
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+@pytest.fixture
+def similarity() -> Similarity:
+    points = np.random.default_rng(0).normal(size=(5, 3))
+    distances = np.linalg.norm(points[:, None] - points, axis=-1)
+    labels = tuple(f"system {k}" for k in range(5))
+    return Similarity(distances, distances / 2, np.ones((5, 5)), np.ones((5, 5), bool), labels, labels, "angular")
+
+
+def shown(axes: Axes) -> np.ndarray:
+    return np.asarray(axes.collections[0].get_array()).reshape(5, 5)
+
+
+def test_heat_map_shows_every_distance_under_its_label(axes, similarity):
+    assert plot_distances(similarity, axes) is axes
+    order = [similarity.labels.index(label.get_text()) for label in axes.get_xticklabels()]
+    np.testing.assert_array_equal(shown(axes), similarity.distances[np.ix_(order, order)])
+    assert [label.get_text() for label in axes.get_yticklabels()] == [similarity.labels[k] for k in order]
+    assert "DSA" in axes.get_title()
+
+
+def test_heat_map_can_show_bounds_below_the_diagonal(axes, similarity):
+    before = similarity.distances.copy()
+    plot_distances(similarity, axes, below="lower_bounds")
+    values = shown(axes)
+    np.testing.assert_allclose(values[np.tril_indices(5, -1)], values.T[np.tril_indices(5, -1)] / 2)
+    np.testing.assert_array_equal(similarity.distances, before)
+
+
+def test_heat_map_marks_groups_and_what_lies_under_the_floor(axes, similarity):
+    floor = float(np.median(similarity.distances[np.triu_indices(5, 1)]))
+    plot_distances(similarity, axes, groups=GROUPS, floor=floor)
+    assert len(axes.lines[0].get_xdata()) == (similarity.distances < floor).sum() - 5
+    assert len(axes.patches) == 10  # two margins
+
+
+def test_one_colour_a_group_in_order_of_appearance():
+    colors = group_colors(GROUPS)
+    assert list(colors) == ["a", "b"]
+    assert colors["a"] != colors["b"]
+
+
+def test_map_puts_each_system_at_its_place(axes, similarity):
+    places, stress = similarity.to_plane()
+    plot_map(places, stress, GROUPS, axes)
+    for line, group in zip(axes.lines, ("a", "b"), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), places[[g == group for g in GROUPS]])
+    assert f"{stress:.2f}" in axes.get_title()
+    assert "rad" in axes.get_xlabel()
+
+
+def test_trajectories_are_drawn_in_the_dimensions_asked(axes):
+    x = lorenz(7, 20, seed=0)
+    plot_trajectories(x, axes, "C0", n_trials=2, dims=(1, 2))
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), x[0][:, [1, 2]])
+    assert len(axes.lines) == 4  # two trials and their starts
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("y", "z")
+
+
+def test_spectrum_is_relative_to_its_first_value_with_the_cut_behind_rank(axes):
+    plot_spectrum({"s": torch.tensor([4.0, 2.0, 1.0])}, 2, axes, {"s": "C0"})
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 1], [2, 0.5], [3, 0.25]])
+    assert axes.lines[1].get_xdata()[0] == 2.5
+
+
+def test_eigenvalues_lie_in_the_plane_with_the_unit_circle(axes):
+    plot_eigenvalues({"s": torch.tensor([0.5 + 0.5j, 0.5 - 0.5j])}, axes, {"s": "C0"})
+    points, circle = (line.get_xydata() for line in axes.lines)
+    np.testing.assert_allclose(points, [[0.5, 0.5], [0.5, -0.5]])
+    np.testing.assert_allclose(np.linalg.norm(circle, axis=1), 1)
+
+
+def test_scores_show_every_repetition(axes):
+    scores = pd.DataFrame({"metric": ["DSA", "CKA"] * 3, "auroc": [0.9, 0.5, 0.8, 0.6, 1.0, 0.4]})
+    plot_scores(scores, "auroc", axes)
+    drawn = np.concatenate([dots.get_offsets()[:, 1] for dots in axes.collections if len(dots.get_offsets())])
+    assert sorted(drawn) == pytest.approx(sorted(scores.auroc))
+
+
+def test_legend_names_each_group(axes):
+    group_legend(axes, group_colors(GROUPS))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_nothing_is_written(axes, similarity, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plot_distances(similarity, axes)
+    assert list(tmp_path.iterdir()) == []
