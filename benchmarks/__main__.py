@@ -1,4 +1,4 @@
-"""python -m benchmarks [--quick] [pairs] [fits] [all-pairs]"""
+"""python -m benchmarks [--quick] [pairs] [fits] [all-pairs] [training-step] [trials]"""
 
 import argparse
 import datetime
@@ -8,18 +8,24 @@ from types import ModuleType
 import torch
 from tqdm import tqdm
 
-from benchmarks import all_pairs, fits, pairs, table
+from benchmarks import all_pairs, fits, pairs, table, training_step, trials
 from benchmarks.measure import calibrate
-from benchmarks.peer import DSA_METRIC, ROOT
+from benchmarks.peer import ROOT
 
-BLOCKS: dict[str, ModuleType] = {"pairs": pairs, "fits": fits, "all-pairs": all_pairs}
+BLOCKS: dict[str, ModuleType] = {
+    "pairs": pairs,
+    "fits": fits,
+    "all-pairs": all_pairs,
+    "training-step": training_step,
+    "trials": trials,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Times this project against its peers: the same work, one run, one thread, CPU seconds. "
-        "Peers get virtual environments of their own under results/peers. About 8 minutes.",
+        "Peers get virtual environments of their own under results/peers. About 10 minutes.",
     )
     parser.add_argument("blocks", nargs="*", metavar="block", help=f"some of: {', '.join(BLOCKS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes only, about a minute")
@@ -31,7 +37,8 @@ def main() -> None:
     path = ROOT / "results" / "benchmarks" / f"{started:%Y-%m-%d_%H%M%S}.csv"
     calibrate()  # the first call loads libraries
     rows, calibrations = [], [calibrate()]
-    for name in arguments.blocks or BLOCKS:
+    names = arguments.blocks or list(BLOCKS)
+    for name in names:
         chosen = BLOCKS[name].cases(arguments.quick)
         for new in tqdm(BLOCKS[name].run(chosen), desc=name, total=len(chosen), unit="case"):
             rows += new
@@ -41,7 +48,7 @@ def main() -> None:
     print(table.markdown(rows))
     print(
         f"\n{started:%Y-%m-%d}, CPU time of one thread, {platform.machine()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}. Peer: {DSA_METRIC.name} {DSA_METRIC.version}, angular, 1500 iterations.\n"
+        f"torch {torch.__version__}. Peers: {'; '.join(dict.fromkeys(BLOCKS[name].PEER for name in names))}.\n"
         f"A fixed matrix product varied by {100 * noise:.0f} % between the cases. Saved as {path.relative_to(ROOT)}."
     )
 

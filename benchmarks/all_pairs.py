@@ -11,6 +11,7 @@ from benchmarks.table import Row
 from benchmarks.work import network_activity, pairs_of
 from dsa_analysis import compare
 
+PEER = f"{DSA_METRIC}, angular, 1500 iterations"
 SHAPE = (20, 200, 24)
 N_FITS, N_PAIRS = 3, 3  # what the peer works on
 TARGET = {10: 100, 20: 30}  # by rank

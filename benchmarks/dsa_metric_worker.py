@@ -1,21 +1,16 @@
 """Runs inside the virtual environment of the peer dsa-metric: jobs in, arrays and CPU seconds out.
 
-Each line of standard input names a job, an .npz file with its arguments and the .npz file to write; the answer is the
-line "done". Of this project it imports benchmarks.measure alone.
+Of this project it imports benchmarks.measure and benchmarks.serve alone.
 """
 
-import os
-import sys
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from DSA import DMD, SimilarityTransformDist
 
 from benchmarks.measure import measured
-
-Arrays = dict[str, np.ndarray]
+from benchmarks.serve import Arrays, serve
 
 
 def split_trials(data: np.ndarray, lengths: np.ndarray) -> np.ndarray | list[np.ndarray]:
@@ -62,21 +57,7 @@ def fit(data: np.ndarray, lengths: np.ndarray, **settings: np.ndarray) -> Arrays
     }
 
 
-JOBS: dict[str, Callable[..., Arrays]] = {"angles": angles, "fit": fit}
-
-
-def main() -> None:
+if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what the peer prints must not pass for an answer
-    for line in sys.stdin:
-        job, source, target = line.rstrip("\n").split("\t")
-        with np.load(source, allow_pickle=False) as arguments:
-            result = JOBS[job](**arguments)
-        np.savez(target, allow_pickle=False, **result)
-        print("done", file=answers)
-
-
-if __name__ == "__main__":
-    main()
+    serve({"angles": angles, "fit": fit})

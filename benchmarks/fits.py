@@ -28,6 +28,7 @@ CASES = [
     Case((20, 200, 64), 30, 3, faster=15, smaller=1),
     Case((100, 500, 128), 10, 1, faster=15, smaller=8),
 ]
+PEER = str(DSA_METRIC)
 RANK = 20
 
 

@@ -11,6 +11,7 @@ from benchmarks.table import Row
 from benchmarks.work import KINDS, operators, pairs_of
 from dsa_analysis import align
 
+PEER = f"{DSA_METRIC}, angular, 1500 iterations"
 N_SYSTEMS = 8  # 28 pairs
 N_PEER = {10: 6, 20: 4, 30: 3, 50: 2}  # pairs the peer works on, seconds each
 TARGET = {10: 150, 20: 50, 30: 20, 50: 5}

@@ -18,6 +18,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / "results" / "peers"
+TORCH = f"torch=={torch.__version__.split('+')[0]}"  # peers run on the project's
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,30 @@ class Peer:
     needs: tuple[str, ...]
     worker: str  # module that runs in its environment
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
 
 DSA_METRIC = Peer(
     name="dsa-metric",
     version="2.0.2",
     needs=(
-        f"torch=={torch.__version__.split('+')[0]}",
+        TORCH,
         *("numpy", "scipy", "scikit-learn", "matplotlib", "seaborn", "tqdm", "pot", "omegaconf", "pydmd", "optht"),
         *("derivative", "prettytable", "joblib", "pandas"),
     ),
     worker="benchmarks.dsa_metric_worker",
+)
+
+NEUROGYM = Peer(
+    name="neurogym",
+    version="2.3.1",
+    needs=(
+        TORCH,
+        *("numpy==2.2.*", "gymnasium==0.29.*", "matplotlib==3.10.*"),
+        *("scipy", "natsort", "pydantic-settings", "loguru", "tqdm", "tomlkit"),
+    ),
+    worker="benchmarks.neurogym_worker",
 )
 
 

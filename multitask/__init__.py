@@ -11,6 +11,7 @@ from multitask.activity import (
     TaskVariance,
     cluster_units,
     fractional_variance,
+    matched_distance,
     principal_components,
     record_activity,
     task_variance,
@@ -24,8 +25,9 @@ from multitask.evaluation import (
     score_trials,
 )
 from multitask.fixed_points import FixedPoints, find_fixed_points
+from multitask.lesions import Lesions, lesion_clusters
 from multitask.network import LeakyGRU, LeakyRNN, NetworkParameters, make_network
-from multitask.tasks import RULES, RULESETS, TASKS, generate_trials
+from multitask.tasks import RULES, RULESETS, TASKS, generate_trials, one_of_each_family
 from multitask.training import Run, TrainingParameters, load_run, train
 from multitask.trials import MultitaskError, TrialBatch
 
@@ -38,6 +40,7 @@ __all__ = [
     "FixedPoints",
     "LeakyGRU",
     "LeakyRNN",
+    "Lesions",
     "MultitaskError",
     "NetworkParameters",
     "Performance",
@@ -53,8 +56,11 @@ __all__ = [
     "find_fixed_points",
     "fractional_variance",
     "generate_trials",
+    "lesion_clusters",
     "load_run",
     "make_network",
+    "matched_distance",
+    "one_of_each_family",
     "principal_components",
     "psychometric_curve",
     "record_activity",

@@ -13,7 +13,7 @@ Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch import Tensor
 from multitask.evaluation import check_rules, generators
 from multitask.network import LeakyRNN
 from multitask.tasks import RULES, generate_trials
-from multitask.trials import MultitaskError, TrialBatch, unknown
+from multitask.trials import MultitaskError, TrialBatch, circular_distance, unknown
 
 ACTIVE = 1e-3  # least sum of task variances of an active unit
 MOST_CLUSTERS = 29
@@ -236,6 +236,22 @@ class Clusters:
         """Mean profile of each cluster, (n_clusters, n_columns)."""
         return np.stack([self.profiles[self.labels == k].mean(0) for k in range(self.n_clusters)])
 
+    def typical_units(self) -> np.ndarray:
+        """The unit of each cluster whose profile is nearest to the cluster's mean, (n_clusters,), int."""
+        distances = np.linalg.norm(self.profiles - self.by_rule()[self.labels], axis=-1)
+        members = [np.flatnonzero(self.labels == k) for k in range(self.n_clusters)]
+        return self.units[[inside[distances[inside].argmin()] for inside in members]]
+
+    def masks(self, n_units: int) -> np.ndarray:
+        """Which of a network's units belong to each cluster, (n_clusters, n_units), bool."""
+        masks = np.zeros((self.n_clusters, n_units), dtype=bool)
+        masks[self.labels, self.units] = True
+        return masks
+
+    def shuffled(self, generator: np.random.Generator) -> "Clusters":
+        """The same units in clusters of the same sizes, drawn at random: a control without any meaning."""
+        return replace(self, labels=generator.permutation(self.labels))
+
 
 def cluster_units(
     variance: TaskVariance, network: int = 0, *, n_clusters: int | None = None, seed: int = 0
@@ -284,6 +300,28 @@ def cluster_units(
     rank = np.argsort(np.argsort(preferred, kind="stable"))  # cluster -> place in order of the preferred rule
     order = np.argsort(rank[best], kind="stable")
     return Clusters(units[order], rank[best][order], profiles[order], variance.columns, silhouettes)
+
+
+# ---- distances between states ---------------------------------------------------------------------------------------
+
+SAME = 1e-3  # rad; directions are float32 sums of multiples of pi
+
+
+def matched_distance(a: Tensor, b: Tensor, directions_a: Tensor, directions_b: Tensor) -> np.ndarray:
+    """Mean distance between states of trials with the same direction, (n_networks,): small where the direction is what
+    the states of both hold.
+
+    Parameters
+    ----------
+    a, b : (n_networks, n_trials_a, n_units), (n_networks, n_trials_b, n_units)
+        States of two sets of trials, such as the last of a delay under two rules.
+    directions_a, directions_b : (n_trials_a,), (n_trials_b,), rad
+        Of the stimuli, or of the responses, or of whatever should match.
+    """
+    same = circular_distance(directions_a[:, None], directions_b[None]) < SAME
+    if not same.any():
+        raise MultitaskError("no direction is in both sets of trials: choose trials of the same grid")
+    return torch.cdist(a.double(), b.double())[:, same].mean(1).cpu().numpy()
 
 
 # ---- principal components --------------------------------------------------------------------------------------------

@@ -3,17 +3,18 @@
     settings.json                        what is trained, with which versions
     log.csv                              one row for each evaluation, rule and network
     checkpoints/step_0000500.safetensors weights and whatever else the next step needs
-    checkpoints/step_0000500.json        its SHA-256 and the progress of the run
+    checkpoints/step_0000500.sha256      its SHA-256, as sha256sum writes and checks it
     run.lock                             held by the process that trains here
 
 Files are written under a temporary name, flushed to the disk and renamed, so that each is whole or absent. A
-checkpoint counts once its sidecar is there, which is written last; log rows are written before the checkpoint that
-follows them, and resuming drops those beyond it. The lock is the kernel's (flock): it vanishes with the process.
-Network disks may not honour it.
+checkpoint counts once its SHA-256 is there, which is written last. Log rows are appended before the checkpoint that
+follows them: those beyond the last checkpoint do not count, and resuming drops and makes them anew. The lock is the
+kernel's (flock): it vanishes with the process. Network disks may not honour it.
 """
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import platform
@@ -59,12 +60,14 @@ class RunFolder:
     def settings(self) -> dict[str, Any] | None:
         """The settings stored here; None if the folder holds no run."""
         path = self.path / "settings.json"
-        if not path.exists():
-            return None
         try:
             settings: dict[str, Any] = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise MultitaskError(f"cannot read {path}: {error.strerror}; choose another run_folder") from error
         except ValueError as error:
-            raise MultitaskError(f"{path} is damaged ({error}); restore it, or train in another folder") from error
+            raise MultitaskError(f"{path} is damaged ({error}); restore it, or choose another run_folder") from error
         if settings.get("format") != FORMAT:
             raise MultitaskError(f"{path} has format {settings.get('format')!r}: this version reads format {FORMAT}")
         return settings
@@ -72,6 +75,11 @@ class RunFolder:
     def holds(self, settings: Mapping[str, Any]) -> bool:
         """Whether a run with these settings is stored here: False for an empty folder, an error for any other run."""
         stored = self.settings()
+        if stored is None and self.steps():
+            raise MultitaskError(
+                f"run folder {self.path} holds checkpoints but no settings.json that tells what they are; "
+                f"restore it, or choose another run_folder"
+            )
         if stored is None:
             return False
         theirs = {key: value for key, value in stored.items() if key not in PROVENANCE}
@@ -97,50 +105,45 @@ class RunFolder:
 
     # ---- log -----------------------------------------------------------------------------------------------------
 
-    def log(self) -> pd.DataFrame:
-        """The log; empty if nothing was logged yet."""
-        path = self.path / "log.csv"
-        return pd.read_csv(path, float_precision="round_trip") if path.exists() else pd.DataFrame()
+    def log(self, last_step: int) -> pd.DataFrame:
+        """The log up to a step; empty if nothing was logged yet."""
+        text = self._log_up_to(last_step)
+        return pd.read_csv(io.StringIO(text)) if text else pd.DataFrame()
 
     def append_log(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Add rows, whose first column is the step."""
         path = self.path / "log.csv"
-        text = pd.DataFrame(rows).to_csv(index=False, header=not path.exists())
         try:
             with path.open("a") as file:
+                text = pd.DataFrame(rows).to_csv(index=False, header=file.tell() == 0)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._no_room(path, error) from error
 
-    def rewind_log(self, step: int) -> None:
+    def rewind_log(self, last_step: int) -> None:
         """Drop the rows beyond a step, and what a kill left of a row."""
+        self._write(self.path / "log.csv", self._log_up_to(last_step).encode())
+
+    def _log_up_to(self, last_step: int) -> str:
+        """Header and rows of the log, without a row cut short; empty if there are no rows."""
         path = self.path / "log.csv"
-        if not path.exists():
-            return
-        header, *rows = path.read_text().splitlines(keepends=True)
-        whole = [row for row in rows if row.endswith("\n") and row.count(",") == header.count(",")]
-        if len(whole) < len(rows):
-            warnings.warn(f"{path}: dropped {len(rows) - len(whole)} incomplete row at the end", stacklevel=2)
-        kept = [row for row in whole if int(row.split(",", 1)[0]) <= step]
-        if kept:
-            self._write(path, "".join([header, *kept]).encode())
-        else:
-            path.unlink()
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        rows = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0]) <= last_step]
+        return "".join([lines[0], *rows]) if rows else ""
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, in order."""
-        return sorted(int(path.stem.removeprefix("step_")) for path in self.checkpoints.glob("step_*.json"))
+        return sorted(int(path.stem.removeprefix("step_")) for path in self.checkpoints.glob("step_*.sha256"))
 
     def save(self, step: int, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
         """Write a checkpoint; those before it are untouched until it is complete."""
-        data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        sidecar = {"format": FORMAT, "step": step, "sha256": hashlib.sha256(data).hexdigest(), "progress": progress}
-        self._write(self._file(step), data)
-        self._write(self._file(step).with_suffix(".json"), json.dumps(sidecar, indent=2).encode())
+        path, data = self._file(step), _packed(tensors, {"progress": json.dumps(progress)})
+        self._write(path, data)
+        self._write(path.with_suffix(".sha256"), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
 
     def load(self, step: int) -> Checkpoint:
         """The checkpoint of a step; an error if there is none, or if its bytes are not those that were written."""
@@ -148,12 +151,11 @@ class RunFolder:
             known = ", ".join(map(str, self.steps())) or "none"
             raise MultitaskError(f"run folder {self.path} holds no checkpoint of step {step}; checkpoints: {known}")
         try:
-            sidecar = json.loads(self._file(step).with_suffix(".json").read_bytes())
-            data = self._file(step).read_bytes()
-            if hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
-                raise _Damage(f"its SHA-256 is not the one noted when it was written ({len(data)} bytes)")
-            return Checkpoint(step, safetensors.torch.load(data), sidecar["progress"])
-        except (OSError, ValueError, KeyError, SafetensorError, _Damage) as error:
+            noted, data = self._file(step).with_suffix(".sha256").read_bytes(), self._file(step).read_bytes()
+            if not noted.startswith(hashlib.sha256(data).hexdigest().encode()):
+                raise ValueError(f"its {len(data)} bytes do not have the SHA-256 noted when they were written")
+            return Checkpoint(step, safetensors.torch.load(data), json.loads(_texts(data)["progress"]))
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise MultitaskError(f"checkpoint step {step} in {self.path} is damaged: {error}") from error
 
     def latest(self, set_aside: bool = False) -> Checkpoint | None:
@@ -165,9 +167,9 @@ class RunFolder:
             try:
                 return self.load(step)
             except MultitaskError as error:
-                warnings.warn(f"{error}; going back to the one before", stacklevel=2)
+                warnings.warn(f"{error}; going back to the one before", stacklevel=1)  # once, however often it is met
                 if set_aside:
-                    for path in (self._file(step).with_suffix(".json"), self._file(step)):
+                    for path in (self._file(step).with_suffix(".sha256"), self._file(step)):
                         if path.exists():
                             path.replace(path.with_name(path.name + ".damaged"))
         return None
@@ -176,8 +178,16 @@ class RunFolder:
         """Remove the checkpoints that are neither listed nor among the last two."""
         for step in self.steps()[:-2]:
             if step not in keep:
-                self._file(step).with_suffix(".json").unlink()  # first, so that no half of a checkpoint counts
+                self._file(step).with_suffix(".sha256").unlink()  # first, so that no half of a checkpoint counts
                 self._file(step).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a kill left half-written: temporary files, and tensors without their SHA-256."""
+        tensors = self.checkpoints.glob("step_*.safetensors")
+        unfinished = [path for path in tensors if not path.with_suffix(".sha256").exists()]
+        temporary = [self.path / "settings.json.tmp", self.path / "log.csv.tmp", *self.checkpoints.glob("step_*.tmp")]
+        for path in unfinished + temporary:
+            path.unlink(missing_ok=True)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -221,8 +231,7 @@ def open_for_training(path: str | os.PathLike[str]) -> Iterator[RunFolder]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} since {time.strftime('%H:%M on %Y-%m-%d')}\n")
         lock.flush()
-        for stale in [*folder.path.glob("*.tmp"), *folder.checkpoints.glob("*.tmp")]:
-            stale.unlink()
+        folder.sweep()
         yield folder
 
 
@@ -242,12 +251,19 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Fingerprint of tensors and their names."""
-    data = safetensors.torch.save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
-    return hashlib.sha256(data).hexdigest()
+    return hashlib.sha256(_packed(tensors)).hexdigest()
 
 
-class _Damage(Exception):
-    """A file is not what was written."""
+def _packed(tensors: Mapping[str, Tensor], texts: dict[str, str] | None = None) -> bytes:
+    """A safetensors file in memory, with texts beside the tensors."""
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, texts)
+
+
+def _texts(data: bytes) -> dict[str, str]:
+    """The texts beside the tensors of a safetensors file, which opens with the length of its JSON header."""
+    length = int.from_bytes(data[:8], "little")
+    texts: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return texts
 
 
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -509,6 +509,12 @@ RULES = tuple(rule for rule in TASKS if rule not in THREE_RING_RULES)
 RULESETS = {"all": RULES, "mante": ("contextdm1", "contextdm2"), "oicdmc": THREE_RING_RULES}
 
 
+def one_of_each_family(rules: Sequence[str]) -> list[str]:
+    """The first of the rules of each family, that is of those that share their timetable."""
+    first = {id(task_of(rule).timetable): rule for rule in reversed(rules)}
+    return [rule for rule in rules if rule in first.values()]
+
+
 def layout(rule: str) -> Layout:
     """Input channels of a rule's set: two rings and 20 rules (85 channels), or three rings and 2 rules (99)."""
     return Layout(THREE_RING_RULES, n_rings=3) if rule in THREE_RING_RULES else Layout(RULES)

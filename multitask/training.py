@@ -46,6 +46,7 @@ DIFFICULTIES = ("standard", "easy", "easy_to_standard")
 COSINE_END = 0.05  # the cosine falls to this share of the learning rate
 LARGEST_STATE = 1e6  # beyond this a network has exploded
 TRIALS, NOISE, EVALUATION, HELD_WEIGHTS = range(1, 5)  # streams of random numbers
+PROGRESS = ("group", "group_start", "group_ends", "reached", "finished")  # what a checkpoint tells of a trainer
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class TrainingParameters:
         Training stops once the worst rule (the mean over the group's rules, with groups) of every network is above
         it. 1 cannot be exceeded.
     checkpoint_steps : "geometric" or a tuple of steps
-        Checkpoints kept for comparisons over learning, besides the first and the last; "geometric": 1, 2, 4, 8, ...
+        Checkpoints kept for comparisons over learning, besides the first, the last two and the ends of groups;
+        "geometric": 1, 2, 4, 8, ...
     """
 
     n_steps: int = 156_251
@@ -226,9 +228,15 @@ def load_run(run_folder: str | os.PathLike[str]) -> Run:
     checkpoint = folder.latest() if settings is not None else None
     if settings is None or checkpoint is None:
         raise MultitaskError(f"run folder {folder.path} holds no trained network; train(..., run_folder=...) makes one")
-    shape = make_network(NetworkParameters(**settings["network"]))
-    network = _network_of(checkpoint, shape)
-    return Run(folder.path, network, folder.log(), settings, tuple(folder.steps()), checkpoint.progress["finished"])
+    network = _network_of(checkpoint, make_network(NetworkParameters(**settings["network"])))
+    return Run(
+        folder=folder.path,
+        network=network,
+        log=folder.log(checkpoint.step),
+        settings=settings,
+        checkpoints=tuple(step for step in folder.steps() if step <= checkpoint.step),
+        finished=checkpoint.progress["finished"],
+    )
 
 
 def train(
@@ -317,9 +325,13 @@ class _Trainer:
         self.synapses = Synapses(self.trained, training)
         self.buffers: dict[str, Tensor] | None = None if self.synapses.on else {}  # they allow for one backward pass
         self.step, self.group, self.group_start, self.group_ends = 0, 0, 0, [0]
-        self.reached, self.finished = False, ""
-        self.cpu_seconds, self.rate = 0.0, math.nan
-        self.norms = torch.full((network.n_networks,), math.nan)
+        self.reached, self.finished, self.standing = False, "", ""
+        self.rate, self.norms = math.nan, torch.full((network.n_networks,), math.nan)  # of the last step
+        self.clock = -time.process_time()  # the CPU time of the process, counted from the start of the run
+
+    @property
+    def cpu_seconds(self) -> float:
+        return round(self.clock + time.process_time(), 3)
 
     @property
     def rules(self) -> list[str]:
@@ -331,35 +343,45 @@ class _Trainer:
         """Steps of the present group that are done."""
         return self.step - self.group_start
 
+    @property
+    def at_end(self) -> bool:
+        """Whether those are all of the present group."""
+        return self.done == self.n_steps(self.group)
+
+    @property
+    def total(self) -> int:
+        """Steps of all groups."""
+        return sum(map(self.n_steps, range(len(self.groups))))
+
     def n_steps(self, group: int) -> int:
         return self.training.n_steps * (len(self.groups[group]) if len(self.groups) > 1 else 1)
 
     def run(self, folder: RunFolder, show: bool) -> None:
         """Train to the end; evaluations, log and checkpoints on the way."""
-        training, clock = self.training, time.process_time()
-        total = sum(map(self.n_steps, range(len(self.groups))))
-        stored = self.step if folder.steps() else None
-        with tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not show) as bar:
+        with tqdm(total=self.total, initial=self.step, desc="training", unit="step", disable=not show) as bar:
+            if not folder.steps():
+                bar.set_postfix_str(self.record(folder))
             while not self.finished:
-                at_end = self.done == self.n_steps(self.group)
-                due = self.done % training.evaluate_every == 0 or at_end
-                if self.step != stored and (due or self.step in training.kept(total)):
-                    if due:
-                        self.cpu_seconds, clock = self.cpu_seconds + time.process_time() - clock, time.process_time()
-                        rows = self.evaluate()
-                        folder.append_log(rows)
-                        bar.set_postfix_str(_summary(rows))
-                        self.reached = self.is_reached(rows)
-                    if (at_end or self.reached) and self.group == len(self.groups) - 1:
-                        self.finished = "target reached" if self.reached else "all steps"
-                    folder.save(self.step, self.tensors(), self.progress())
-                    folder.prune(training.kept(total) | set(self.group_ends))
-                if self.finished:
-                    return
-                if at_end or self.reached:
+                if self.at_end or self.reached:
                     self.next_group()
                 self.advance()
+                bar.set_postfix_str(self.record(folder), refresh=False)
                 bar.update()
+
+    def record(self, folder: RunFolder) -> str:
+        """Log and checkpoint, where they are due; how things stand, for the progress bar."""
+        kept = self.training.kept(self.total)
+        due = self.at_end or self.done % self.training.evaluate_every == 0
+        if due:
+            rows = self.evaluate()
+            folder.append_log(rows)
+            self.standing, self.reached = _summary(rows), self.is_reached(rows)
+            if (self.at_end or self.reached) and self.group == len(self.groups) - 1:
+                self.finished = "target reached" if self.reached else "all steps"
+        if due or self.step in kept:
+            folder.save(self.step, self.tensors(), self.progress())
+            folder.prune(kept | set(self.group_ends))
+        return self.standing
 
     def advance(self) -> None:
         """One batch of trials, one update of the weights."""
@@ -374,7 +396,7 @@ class _Trainer:
         rest = self.penalty(hidden) + self.synapses.cost()
         of_loss, gradients = self.gradients(loss, rest)
         self.norms, self.rate = gradient_norms(gradients), training.rate(self.done, n_steps)
-        self.check(rule, loss, hidden, self.norms)
+        self.check(rule, hidden, loss, self.norms)
         with torch.no_grad():
             before = self.synapses.snapshot()
             self.adam.update(clipped(gradients, self.norms, training), self.rate)
@@ -390,23 +412,23 @@ class _Trainer:
         of_rest = torch.autograd.grad(rest.sum(), weights, materialize_grads=True)
         return of_loss, [a + b for a, b in zip(of_loss, of_rest, strict=True)]
 
-    def check(self, rule: str, loss: Tensor, hidden: Tensor, norms: Tensor) -> None:
-        """An error that ends the run if a network has exploded; its weights of the step before are still good."""
+    def check(self, rule: str, hidden: Tensor, loss: Tensor, *gradient_norms: Tensor) -> None:
+        """An error that ends the run if a network has exploded; the last checkpoint is from before."""
         hidden = hidden.detach()
         largest = torch.maximum(hidden.amax((1, 2, 3)), -hidden.amin((1, 2, 3)))
-        sound = loss.isfinite() & norms.isfinite() & (largest <= LARGEST_STATE)
+        sound = torch.stack([loss, *gradient_norms]).isfinite().all(0) & (largest <= LARGEST_STATE)  # nan is not
         if not sound.all():
             i = int((~sound).nonzero()[0])
-            advice = "lower training.learning_rate"
+            remedies = ["lower training.learning_rate"]
             if self.training.clip != "norm":
-                advice += ", or clip the gradient by its norm (training.clip = 'norm')"
-            elif self.training.warm_up == 0:
-                advice += ", or raise it slowly (training.warm_up = 0.03)"
+                remedies.append("clip the gradient by its norm (training.clip = 'norm')")
+            if self.training.warm_up == 0:
+                remedies.append("raise the rate slowly (training.warm_up = 0.03)")
             raise MultitaskError(
                 f"training stopped at step {self.step}, rule {rule!r}: network {i} has exploded "
-                f"(loss {loss[i].item():.3g}, gradient norm {norms[i].item():.3g}, "
-                f"largest state {largest[i].item():.3g}) at a learning rate of {self.rate:.3g}. "
-                f"The last checkpoint before it is kept. Remedy: {advice}"
+                f"(loss {loss[i].item():.3g}, largest state {largest[i].item():.3g}) at training.learning_rate = "
+                f"{self.training.learning_rate:g}. The last checkpoint before it is kept. "
+                f"Remedy, in another run_folder: {', or '.join(remedies)}"
             )
 
     @torch.no_grad()
@@ -422,7 +444,7 @@ class _Trainer:
                 logits, hidden = self.network.logits(batch.inputs, generator=noise, buffers=self.buffers)
                 loss = task_loss(logits, batch, training.loss_type)
                 outputs = torch.sigmoid(logits) if training.loss_type == "lsq" else torch.softmax(logits, -1)
-                self.check(rule, loss, hidden, loss)
+                self.check(rule, hidden, loss)
                 sums += torch.stack([loss, self.penalty(hidden), score_trials(outputs, batch).mean(-1)])
             for network, values in enumerate((sums / training.n_test_batches).T.tolist()):
                 rows.append(
@@ -433,7 +455,7 @@ class _Trainer:
                         **dict(zip(("loss", "penalty", "performance"), values, strict=True)),
                         "gradient_norm": self.norms[network].item(),
                         "learning_rate": self.rate,
-                        "cpu_seconds": round(self.cpu_seconds, 3),
+                        "cpu_seconds": self.cpu_seconds,
                     }
                 )
         return rows
@@ -479,9 +501,8 @@ class _Trainer:
 
     def progress(self) -> dict[str, Any]:
         """All else that the next step needs."""
-        progress = {key: getattr(self, key) for key in ("group", "group_start", "group_ends", "reached", "finished")}
         return {
-            **progress,
+            **{key: getattr(self, key) for key in PROGRESS},
             "n_updates": self.adam.n_updates,
             "cpu_seconds": self.cpu_seconds,
             "network": asdict(self.network.parameters),
@@ -498,8 +519,9 @@ class _Trainer:
             for prefix, state in states.items():
                 for name, tensor in state.items():
                     tensor.copy_(checkpoint.tensors[f"{prefix}/{name}"])
-        for key in ("group", "group_start", "group_ends", "reached", "finished", "cpu_seconds"):
+        for key in PROGRESS:
             setattr(self, key, checkpoint.progress[key])
+        self.clock += checkpoint.progress["cpu_seconds"]
         self.step, self.adam.n_updates = checkpoint.step, checkpoint.progress["n_updates"]
 
 
@@ -690,6 +712,10 @@ def _check_fit(
                 f"network.n_input = {network.n_input}, n_rule = {network.n_rule}: "
                 f"rule {rule!r} needs {wanted.n_inputs} inputs, {len(wanted.rules)} of them for rules"
             )
+    steps = training.n_steps * (len(rules) if len(groups) > 1 else 1)
+    late = [] if isinstance(training.checkpoint_steps, str) else [k for k in training.checkpoint_steps if k > steps]
+    if late:
+        raise MultitaskError(f"training.checkpoint_steps: step {late[0]} never comes, training has {steps} steps")
     if network.n_output != 33:
         raise MultitaskError(f"network.n_output = {network.n_output}: the tasks need 33, fixation and a ring of 32")
     if start is not None:

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from multitask.activity import (
+    Clusters,
     TaskVariance,
     cluster_units,
     fractional_variance,
+    matched_distance,
     principal_components,
     record_activity,
     task_variance,
@@ -241,3 +243,32 @@ def test_ring_of_directions_becomes_a_circle_of_two_components():
     radius = pca.scores.norm(dim=-1)
     torch.testing.assert_close(radius, radius.mean().expand_as(radius), rtol=1e-5, atol=0)  # float32 states
     assert pca.explained[0].tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
+
+
+def test_clusters_name_their_typical_units_and_their_masks():
+    profiles = np.array([[1.0, 0.0], [1.0, 0.3], [1.0, 0.5], [0.2, 1.0]])
+    clusters = Clusters(np.array([7, 2, 5, 0]), np.array([0, 0, 0, 1]), profiles, ("a", "b"), {})
+    assert clusters.typical_units().tolist() == [2, 0]  # 0.3 is nearest to the mean of 0, 0.3 and 0.5
+    masks = clusters.masks(9)
+    assert [np.flatnonzero(mask).tolist() for mask in masks] == [[2, 5, 7], [0]]
+    shuffled = [clusters.shuffled(np.random.default_rng(seed)) for seed in range(10)]
+    assert all(sorted(other.labels) == [0, 0, 0, 1] for other in shuffled)
+    assert len({tuple(other.labels) for other in shuffled}) > 1
+    assert clusters.labels.tolist() == [0, 0, 0, 1]
+
+
+def test_matched_distance_is_zero_only_where_states_hold_the_direction_that_is_matched():
+    stimulus = 2 * math.pi * torch.arange(20) / 20
+    response = (stimulus + math.pi) % (2 * math.pi)
+
+    def ring(direction):
+        return torch.stack([direction.cos(), direction.sin()], -1)[None]
+
+    seen, done = ring(stimulus), ring(response)  # the states of an anti rule that keeps what it saw, or what it will do
+    go = ring(stimulus)
+    # float32 angles on a unit circle
+    np.testing.assert_allclose(matched_distance(go, seen, stimulus, stimulus), 0, atol=1e-6)
+    np.testing.assert_allclose(matched_distance(go, done, stimulus, response), 0, atol=1e-6)
+    np.testing.assert_allclose(matched_distance(go, done, stimulus, stimulus), 2, atol=1e-6)
+    with pytest.raises(MultitaskError, match="no direction is in both sets of trials"):
+        matched_distance(go, done, stimulus, stimulus + 0.1)

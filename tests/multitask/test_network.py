@@ -193,7 +193,7 @@ def test_recurrent_weights_start_orthogonal_at_the_scale_of_the_activation(activ
 
 
 def test_random_orthogonal_start_is_uniform():
-    """Over the orthogonal matrices of size n the trace has mean 0 and variance 1 (QR with unfixed signs: mean near 1)."""
+    """Over the orthogonal matrices the trace has mean 0 and variance 1 (QR with unfixed signs: mean near 1)."""
     parameters = NetworkParameters(n_rnn=5, activation="tanh", w_rec_init="randortho", n_input=2, n_rule=0, n_output=1)
     traces = LeakyRNN(parameters, 2000).weights["w_rec"].diagonal(dim1=1, dim2=2).sum(1)
     assert abs(traces.mean().item()) < 0.1  # standard error 0.022

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from multitask.tasks import RULES, RULESETS, TASKS, THREE_RING_RULES, Draws, generate_trials, layout, schedule
+from multitask.tasks import (
+    RULES,
+    RULESETS,
+    TASKS,
+    THREE_RING_RULES,
+    Draws,
+    generate_trials,
+    layout,
+    one_of_each_family,
+    schedule,
+)
 from multitask.trials import MultitaskError
 
 RING_SUM = 0.8 * math.sqrt(2 * math.pi) * 2  # of one stimulus of strength 1
@@ -772,3 +782,8 @@ def test_making_a_batch_costs_little_beside_a_training_step():
     step()
     batches = min(seconds(lambda: [generate_trials(rule, 64, seed=0) for rule in RULES]) / len(RULES) for _ in range(3))
     assert batches < 0.1 * 4 * min(seconds(step) for _ in range(3))  # four networks share a batch
+
+
+def test_one_of_each_family_is_the_first_that_is_named():
+    assert one_of_each_family(RULES) == [rules[0] for rules in FAMILIES.values()]
+    assert one_of_each_family(["delayanti", "dm1", "delaygo", "dm2"]) == ["delayanti", "dm1"]
