@@ -118,7 +118,7 @@ def align(
 
 
 def as_operators(operators: Any, name: str, device: torch.device | None = None) -> Tensor:
-    """Float64 tensor (n, n) or (P, n, n) of one or several operators; ``name`` is used in messages."""
+    """Float64 tensor (n, n) or (P, n, n) of operators, where the first of them lies; ``name`` is used in messages."""
     operators = getattr(operators, "matrix", operators)
     if isinstance(operators, Sequence) and not isinstance(operators, str):
         tensors = [as_operators(operator, f"{name}[{i}]", device) for i, operator in enumerate(operators)]
@@ -129,7 +129,7 @@ def as_operators(operators: Any, name: str, device: torch.device | None = None) 
             raise DataError(
                 f"{name} holds operators of different size, {', '.join(map(str, sizes))}: fit all systems at one rank"
             )
-        return torch.stack(tensors)
+        return torch.stack([tensor.to(tensors[0].device) for tensor in tensors])
     try:
         tensor = torch.as_tensor(operators).detach()
     except (TypeError, RuntimeError):
@@ -190,31 +190,6 @@ def align_pairs(
         agreement=agreement,
         converged=slope < 1e-6,
     )
-
-
-def realign(
-    operators: Tensor,
-    first: Tensor,
-    second: Tensor,
-    transform: Tensor,
-    *,
-    remove_trace: bool = False,
-    names: Sequence[str] = (),
-) -> tuple[Tensor, Tensor]:
-    """Distance (P,) and transform (P, n, n) at the end of the climb from one given ``transform`` of each pair.
-
-    For operators that were moved a little since they were aligned: a small part of the cost of `align_pairs`, and the
-    optimum next to the one given. Otherwise as `align_pairs`.
-    """
-    prepared = _prepare(operators, remove_trace, names)
-    starts = prepared.planes[first].mT @ transform @ prepared.planes[second]
-    batch = max(1, _batch_numbers(operators.device) // operators.shape[-1] ** 2)
-    parts = [
-        _climb(prepared.core[i], prepared.core[j], start, n_steps=100, n_inner=25, tolerance=1e-9)[0]
-        for i, j, start in zip(first.split(batch), second.split(batch), starts.split(batch), strict=True)
-    ]
-    transform = prepared.planes[first] @ torch.cat(parts) @ prepared.planes[second].mT
-    return _angle(prepared.whole[first], _conjugate(transform, prepared.whole[second])), transform
 
 
 class _Prepared(NamedTuple):

@@ -32,7 +32,7 @@ from dsa_analysis.alignment import align_pairs
 from dsa_analysis.covariances import Directions, lag_covariances
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
 from dsa_analysis.dmd import Operator, as_noise_variance, largest_rank, solve
-from dsa_analysis.embedding import EmbeddingParameters
+from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters
 
 DELAYS = (1, 2, 3, 5, 8, 12, 20)
 LARGEST_RANK = 20
@@ -112,7 +112,7 @@ def choose_embedding(
     systems : as in `compare`, as data
     n_delays : int or sequence of int, optional
         Candidates; by default 1, 2, 3, 5, 8, 12 and 20, as far as a window spans at most a quarter of the shortest
-        trial and holds at most 4000 entries.
+        trial, holds at most 4000 entries and, where the estimator needs it, tells noise from signal.
     rank : int or sequence of int, optional
         Candidates; by default all up to 20.
     delay_interval, steps_ahead, ridge, center, estimator, noise_variance, device
@@ -149,7 +149,7 @@ def choose_embedding(
         raise DataError("identifiability needs at least 2 systems of 2 trials each; method = 'gap' does not")
     ranks = _candidates("rank", rank, range(1, LARGEST_RANK + 1))
     base = EmbeddingParameters(1, max(ranks), delay_interval, steps_ahead, ridge, center, estimator)
-    delays = _fitting_delays(n_delays, trials, base)
+    delays = _fitting_delays(n_delays, trials, base, noise_variance is not None)
     grids = _Grids(trials, delays, base, noise_variance, progress)
 
     horizon = max(1, math.ceil(max(delays) * delay_interval / steps_ahead))
@@ -279,18 +279,23 @@ def _candidates(name: str, value: Any, default: Sequence[int]) -> list[int]:
     return sorted(set(map(int, values)))
 
 
-def _fitting_delays(n_delays: Any, trials: dict[str, list[Tensor]], p: EmbeddingParameters) -> list[int]:
-    """Candidates whose windows fit; of those that were asked for, all have to."""
+def _fitting_delays(
+    n_delays: Any, trials: dict[str, list[Tensor]], p: EmbeddingParameters, noise_known: bool
+) -> list[int]:
+    """Those that were asked for, or of the default ones those whose windows fit and tell noise from signal."""
     asked = _candidates("n_delays", n_delays, DELAYS)
-    shortest = min(len(trial) for parts in trials.values() for trial in parts)
-    widest = max(parts[0].shape[1] for parts in trials.values())
     if n_delays is not None:
         return asked
-    fitting = [m for m in asked if 4 * replace(p, n_delays=m).window <= shortest and m * widest <= MOST_ENTRIES]
+    shortest = min(len(trial) for parts in trials.values() for trial in parts)
+    widest = max(parts[0].shape[1] for parts in trials.values())
+    least = 2 if p.estimator in NOISE_ESTIMATORS and not noise_known else 1
+    fitting = [
+        m for m in asked if m >= least and 4 * replace(p, n_delays=m).window <= shortest and m * widest <= MOST_ENTRIES
+    ]
     if not fitting:
         raise DataError(
-            f"no n_delays fits: a window may span a quarter of the shortest trial, of {shortest} samples, and hold "
-            f"{MOST_ENTRIES} entries, with {widest} channels; give n_delays, longer trials or fewer channels"
+            f"no n_delays from {least} on fits: a window may span a quarter of the shortest trial, {shortest} samples, "
+            f"and hold {MOST_ENTRIES} entries, with {widest} channels; give n_delays, longer trials or fewer channels"
         )
     return fitting
 

@@ -248,8 +248,8 @@ def compare(
     n_starts, group, remove_trace, seed
         As in `align`.
     device : str or torch.device, optional
-        Where everything is computed; by default the CPU or, if all data are on one other device, there. "auto" takes
-        CUDA where there is one.
+        Where everything is computed; by default each system is fitted where its data are, and all are aligned where
+        the first is. "auto" takes CUDA where there is one.
     progress : bool
         Show bars on stderr for what takes more than two seconds.
 

@@ -16,6 +16,9 @@ takes both away, and is refused where little is left. The signal-weighted operat
 the next window of the *signal* from a noisy one (Wiener's filter in whitened coordinates), so a direction counts as far
 as it holds signal, a direction of noise counts nothing, and nothing small is divided by: surplus rank does no harm.
 Without noise it is the operator of least squares. Its price: distances also see the ratio of signal to noise.
+
+Over one sample slow dynamics hardly differ from standing still, and the operators of unlike systems from each other;
+``steps_ahead`` of about a window shows them plainly, to every estimator, and windows that far apart share no noise.
 """
 
 import warnings
@@ -29,7 +32,7 @@ from torch import Tensor
 from dsa_analysis import covariances, spectra
 from dsa_analysis.covariances import Directions
 from dsa_analysis.data import DataError, as_device, as_trials, check_count
-from dsa_analysis.embedding import EmbeddingParameters, delay_embed
+from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters, delay_embed
 
 LEAST_SIGNAL = 0.05  # share of signal below which compensating the rest would divide by the error of its estimate
 
@@ -183,7 +186,7 @@ def fit_operator(
     rank : int, 1 .. n_delays * n_channels
         Dimensions kept, and so the size of the operator.
     steps_ahead : int >= 1
-        s, samples from a window to the one it predicts.
+        s, samples from a window to the one it predicts. For noisy recordings of slow dynamics take about a window.
     ridge : float >= 0
         Added to the unit diagonal of V^T V.
     center : bool
@@ -273,7 +276,7 @@ def solve(found: Directions, p: EmbeddingParameters, noise_variance: Tensor) -> 
     else:
         if p.estimator == "noise_compensated":
             past = past - found.noise(noise_variance)[:r, :r]
-        if p.estimator != "least_squares" and p.steps_ahead % p.delay_interval == 0:
+        if p.estimator in NOISE_ESTIMATORS and p.steps_ahead % p.delay_interval == 0:
             cross = cross - found.noise(noise_variance, p.steps_ahead // p.delay_interval)[:r, :r]
         matrix = torch.linalg.solve(past + p.ridge * eye, cross).T
     return Operator(
@@ -292,7 +295,7 @@ def solve(found: Directions, p: EmbeddingParameters, noise_variance: Tensor) -> 
 def as_noise_variance(value: Any, found: Directions, p: EmbeddingParameters, name: str = "system") -> Tensor:
     """Noise variance of each channel, (n_channels,): what came, or the estimate."""
     if value is None:
-        if p.estimator in ("noise_compensated", "signal_weighted") and bool(found.floor.isnan().any()):
+        if p.estimator in NOISE_ESTIMATORS and bool(found.floor.isnan().any()):
             raise DataError(
                 f"system {name!r}: with n_delays = 1 nothing tells noise from signal; estimator = {p.estimator!r} "
                 f"needs noise_variance, or n_delays of at least 2"

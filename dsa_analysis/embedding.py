@@ -9,6 +9,7 @@ from torch import Tensor
 from dsa_analysis.data import DataError, check_choice, check_count
 
 ESTIMATORS = ("least_squares", "total_least_squares", "noise_compensated", "signal_weighted")
+NOISE_ESTIMATORS = ESTIMATORS[2:]  # those that need to know the variance of the noise
 
 
 @dataclass(frozen=True)

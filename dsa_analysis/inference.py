@@ -21,10 +21,9 @@ import torch
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 from sklearn.metrics import silhouette_score
-from torch import Tensor
 from tqdm import tqdm
 
-from dsa_analysis.alignment import align_pairs, as_operators, realign
+from dsa_analysis.alignment import as_operators
 from dsa_analysis.baselines import BASELINES, static_distances
 from dsa_analysis.compare import METRICS, ComparisonParameters, Similarity, all_operators, solve_pairs
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
@@ -150,8 +149,7 @@ def trial_replicates(
     """Distances of systems whose trials were drawn again, with replacement, as many as there are: (n_replicates, k, k).
 
     What of a distance rests on the trials that happened to be recorded; for `distance_intervals`, and as ``replicates``
-    of the other intervals. Settings are those of ``similarity``. Each alignment starts from the solved one, carried
-    over to the new coordinates, so a replicate costs a fraction of the comparison.
+    of the other intervals. Settings are those of ``similarity``, and each replicate takes as long as that comparison.
 
     Parameters
     ----------
@@ -165,13 +163,16 @@ def trial_replicates(
     Raises
     ------
     DataError
-        Systems that are operators, have a single trial, or are others than those of ``similarity``.
+        Systems that are operators, have a single trial, are others than those of ``similarity``, or were compared
+        window by window.
     """
     check_count("n_replicates", n_replicates)
     check_count("seed", seed, 0)
     trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
     if tuple(trials) != similarity.labels or similarity.labels != similarity.other_labels:
         raise DataError(f"systems {', '.join(trials)} are not those compared, {', '.join(similarity.labels)}")
+    if similarity.by_window is not None:
+        raise DataError("systems were compared window by window; cut their trials to one window and compare these")
     for name, parts in trials.items():
         if len(parts) < 2:
             raise DataError(f"system {name!r} has one trial; to draw trials again at least 2 are needed")
@@ -194,44 +195,27 @@ def trial_replicates(
 
 
 def _resolver(similarity: Similarity, rows: np.ndarray, columns: np.ndarray) -> Callable[[dict[str, Any]], np.ndarray]:
-    """Trials of the same systems -> distances of the pairs, from alignments near the solved ones."""
+    """Trials of the same systems -> distances of the pairs.
+
+    Alignments are solved afresh: carried over from those of all trials they end in a lesser optimum more often than
+    not, since the axes of each system turn with the trials, and save less than half of the time.
+    """
     old = [similarity.operators[label] for label in similarity.labels]
     for label, operator in zip(similarity.labels, old, strict=True):
         if not isinstance(operator, Operator):
-            raise DataError(
-                f"system {label!r} was not compared by one operator fitted to its trials, but as a matrix or window by "
-                f"window; there is nothing to fit again"
-            )
-    metric, keys = similarity.metric, ("n_starts", "group", "remove_trace", "seed")
-    budget = {key: similarity.settings[key] for key in keys}
+            raise DataError(f"system {label!r} was compared as a matrix; it has no trials to draw again")
+    budget = {key: similarity.settings[key] for key in ("n_starts", "group", "remove_trace", "seed")}
     noise = similarity.settings.get("noise_variance", {})  # where it was given; else each replicate estimates its own
     first, second = torch.from_numpy(rows), torch.from_numpy(columns)
-    afresh = metric == "spectral" or budget["group"] == "SO"  # carried over, a rotation may become a reflection
-    solved = None if afresh else align_pairs(_stacked(old), first, second, **budget).transform
 
     def resolve(drawn: dict[str, Any]) -> np.ndarray:
-        new = [
-            fit(parts, operator.parameters, name, noise.get(name))[0]
+        matrices = [
+            fit(parts, operator.parameters, name, np.asarray(noise[name]) if name in noise else None)[0].matrix
             for operator, (name, parts) in zip(old, drawn.items(), strict=True)
         ]
-        if solved is None:
-            return solve_pairs(_stacked(new), first, second, metric, **budget)[0].cpu().numpy()
-        turns = torch.stack([_passage(a, b) for a, b in zip(old, new, strict=True)])
-        start = turns[first] @ solved @ turns[second].mT
-        angle = realign(_stacked(new), first, second, start, remove_trace=budget["remove_trace"])[0].cpu().numpy()
-        return angle if metric == "angular" else 2 * np.sin(angle / 2)
+        return solve_pairs(torch.stack(matrices), first, second, similarity.metric, **budget)[0].cpu().numpy()
 
     return resolve
-
-
-def _stacked(operators: Sequence[Operator]) -> Tensor:
-    return torch.stack([operator.matrix for operator in operators])
-
-
-def _passage(old: Operator, new: Operator) -> Tensor:
-    """Orthogonal map from the old to the new coordinates: v = S^-1 U^T h of about the same windows h in both."""
-    left, _, right = torch.linalg.svd(new.basis.T @ old.basis * old.singular_values / new.singular_values[:, None])
-    return left @ right
 
 
 def distance_intervals(

@@ -213,14 +213,14 @@ def compose(
     DataError
         Unknown motifs, systems of unequal dimensions, sequences of another length than ``n_times``, no seeds.
     """
-    orders, n_times = tuple(map(tuple, orders)), tuple(n_times)
+    chosen, n_times = tuple(tuple(order) for order in orders), tuple(n_times)
     if not len(seeds):
         raise DataError("seeds is empty; at least one is needed")
-    if not orders or not n_times:
+    if not chosen or not n_times:
         raise DataError("orders or n_times is empty; at least one sequence of at least one piece is needed")
     for length in n_times:
         check_count("n_times", length, 2)
-    for order in orders:
+    for order in chosen:
         if len(order) != len(n_times):
             raise DataError(f"sequence {' > '.join(order)} has {len(order)} motifs for {len(n_times)} pieces")
         for name in order:
@@ -229,7 +229,7 @@ def compose(
     generators = [as_generator(seed, None) for seed in seeds]
 
     places: dict[str, list[tuple[int, int]]] = {}  # motif -> (sequence, piece) wherever it comes
-    for i, order in enumerate(orders):
+    for i, order in enumerate(chosen):
         for j, name in enumerate(order):
             places.setdefault(name, []).append((i, j))
     pieces: dict[tuple[int, int], Tensor] = {}  # (sequence, piece) -> (seed, trial, time, channel)
@@ -241,10 +241,10 @@ def compose(
         for k, (i, j) in enumerate(places[name]):
             pieces[i, j] = unit_size(stretches[:, k % n_recordings, :, : n_times[j]])
 
-    joined = [_join([pieces[i, j] for j in range(len(n_times))]) for i in range(len(orders))]
+    joined = [_join([pieces[i, j] for j in range(len(n_times))]) for i in range(len(chosen))]
     stops = np.cumsum(n_times).tolist()
     borders = tuple(zip([0, *stops[:-1]], stops, strict=True))
-    return Sequences(torch.stack(joined, 1), orders, borders)
+    return Sequences(torch.stack(joined, 1), chosen, borders)
 
 
 def unit_size(piece: Tensor) -> Tensor:

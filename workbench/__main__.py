@@ -1,11 +1,13 @@
-"""The command line: ``python -m workbench run | check``."""
+"""The command line: ``python -m workbench run | train | compare | check``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from multitask import Run
     from workbench.settings import Settings
 
 
@@ -15,9 +17,88 @@ def run(arguments: argparse.Namespace, settings: "Settings") -> int:
     return 1 if run_notebooks(arguments.notebooks, settings, arguments.in_place) else 0
 
 
+def train(arguments: argparse.Namespace, settings: "Settings") -> int:
+    import multitask
+    from workbench.settings import ConfigError
+
+    ours = settings.multitask
+    rules = arguments.rules or ours.rules
+    seed = settings.seed if arguments.seed is None else arguments.seed
+    try:
+        multitask.evaluation.check_rules(rules)
+    except multitask.MultitaskError as error:
+        raise ConfigError(f"--rules: {error}") from None
+    try:
+        run = multitask.train(
+            rules,
+            ours.network,
+            ours.training,
+            n_networks=ours.n_networks,
+            seed=seed,
+            device=settings.device,
+            run_folder=settings.run_folder(rules, seed),
+        )
+    except multitask.MultitaskError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(summary(run, ours.training.n_test_batches * ours.training.test_batch_size))
+    return 0
+
+
+def summary(run: "Run", n_trials: int) -> str:
+    """Performance of each rule and network at the end of training, and where the run lies."""
+    end = run.log[run.log["step"] == run.log["step"].max()]
+    table = end.pivot(index="rule", columns="network", values="performance").loc[end["rule"].unique()]
+    table.insert(0, "mean", table.mean(axis=1))
+    steps, seconds = end["step"].iloc[0], end["cpu_seconds"].iloc[0]
+    return (
+        f"share of right trials, of {n_trials} a rule, by network\n"
+        f"{table.rename_axis(columns=None).to_string(float_format='{:.3f}'.format)}\n"
+        f"{run.finished} after {steps} steps, {seconds:.0f} s of CPU time: {os.path.relpath(run.folder)}"
+    )
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    from dsa_analysis import DataError
+    from workbench.compare import command_line, compare_files
+
+    try:
+        report = compare_files(arguments, command_line(arguments.argv))
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(os.path.relpath(report))
+    return 0
+
+
 def check(arguments: argparse.Namespace, settings: "Settings") -> int:
     print(settings)
     return 0
+
+
+def natural(text: str) -> int:
+    """A whole number that is not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text}")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}")
+    return int(text)
+
+
+def count_or_auto(text: str) -> int | str:
+    return text if text == "auto" else count(text)
+
+
+def number_or_name(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,19 +122,95 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--in-place", action="store_true", help="also write the notebooks back, as they are committed")
     command.set_defaults(command=run)
 
+    what = "train the networks that the multitask section describes; goes on where it was stopped"
+    command = commands.add_parser("train", parents=[shared], help=what, description=what)
+    command.add_argument("--rules", nargs="+", metavar="RULE", help="names of rules (default: those of the settings)")
+    command.add_argument("--seed", type=natural, help="in place of that of the settings, a whole number >= 0")
+    command.set_defaults(command=train)
+
+    add_compare(commands)
+
     what = "check the settings file and print what it says; nothing is run"
     command = commands.add_parser("check", parents=[shared], help=what, description=what)
     command.set_defaults(command=check)
     return root
 
 
+def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    what = "compare recordings, one system a file, and write a report; needs no settings file"
+    command = commands.add_parser(
+        "compare",
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}. Writes report.html, distances.csv and similarity.nc.",
+        epilog="example: python -m workbench compare monday/*.mat tuesday/*.mat --variable rates "
+        "--axes channel,time,trial --sampling-rate 100 --smooth 20 "
+        "--n-delays 10 --rank 8 --group-by folder --output results/days",
+    )
+    command.set_defaults(command=compare)
+    command.add_argument("files", nargs="+", metavar="FILE", help="a system each: .npy, .npz, .mat (any version), .nwb")
+    command.add_argument("--output", default="results/compare", metavar="FOLDER", help="default: results/compare")
+    command.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+
+    reading = command.add_argument_group("what the files hold", "The same for all; what they leave open is asked for.")
+    reading.add_argument(
+        "--variable", metavar="NAME", help="which array; a pattern such as 'trial_*' takes several as trials"
+    )
+    reading.add_argument("--axes", help="such as channel,time,trial (default: trial,time,channel or time,channel)")
+    reading.add_argument(
+        "--sampling-rate", type=number_or_name, metavar="HZ", help="or the variable that holds it, or the times in s"
+    )
+    reading.add_argument(
+        "--operators", action="store_true", help="files hold square operators fitted elsewhere, not data"
+    )
+    spikes = ("--align-to", "--window", "--trials", "--units")
+    reading.add_argument(spikes[0], metavar="COLUMN", help=".nwb: time in the trial table; with --window")
+    reading.add_argument(spikes[1], nargs=2, type=float, metavar=("FROM", "TO"), help=".nwb: s around --align-to")
+    reading.add_argument(spikes[2], metavar="QUERY", help=".nwb: which trials, such as 'correct == 1'")
+    reading.add_argument(spikes[3], metavar="QUERY", help=".nwb: which units, such as 'quality == \"good\"'")
+
+    processing = command.add_argument_group("processing, in this order")
+    processing.add_argument("--smooth", type=float, default=0.0, metavar="MS", help="Gaussian, its standard deviation")
+    processing.add_argument("--decimate", type=count, default=1, metavar="N", help="means of N samples in their place")
+    processing.add_argument("--zscore", action="store_true", help="each channel to mean 0 and variance 1")
+
+    method = command.add_argument_group("comparison")
+    method.add_argument(
+        "--n-delays", type=count_or_auto, default="auto", metavar="N", help="copies in a window, or auto"
+    )
+    method.add_argument("--rank", type=count_or_auto, default="auto", metavar="N", help="dimensions kept, or auto")
+    method.add_argument("--delay-interval", type=count, default=1, metavar="N", help="samples between the copies")
+    method.add_argument(
+        "--steps-ahead", type=count, default=1, metavar="N", help="samples that an operator predicts over"
+    )
+    method.add_argument(
+        "--estimator", default="least_squares", help="of the operators (default: least_squares, as published)"
+    )
+    method.add_argument("--metric", default="angular", help="angular (default), euclidean, spectral, cka or procrustes")
+    method.add_argument("--device", default="cpu", help="cpu (default), cuda, or auto")
+    method.add_argument("--seed", type=natural, default=0, help="of all that is random (default: 0)")
+
+    report = command.add_argument_group("report")
+    report.add_argument(
+        "--group-by",
+        choices=("name", "folder"),
+        help="groups to tell apart: walking_1, walking_2 by name, or by folder",
+    )
+    report.add_argument(
+        "--n-splits", type=count, default=5, metavar="N", help="splits for the noise floor (default: 5)"
+    )
+    report.add_argument("--intervals", type=natural, default=0, metavar="N", help="resample trials N times, 100 or so")
+    report.add_argument("--explain", nargs=2, metavar="SYSTEM", help="pair to take apart (default: the most distant)")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when all went well, 1 when something that ran failed, 2 when nothing could be run as asked."""
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    arguments = parser().parse_args(argv, argparse.Namespace(argv=argv))
     from workbench.settings import ConfigError, load_settings  # loads torch, for which --help should not wait
 
     try:
-        return arguments.command(arguments, load_settings(arguments.config))
+        settings = [load_settings(arguments.config)] if "config" in arguments else []
+        return arguments.command(arguments, *settings)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -11,22 +11,29 @@ what must hold *between* keys is said by the section's `problems`. Plain scalars
 ``1e-3`` is a number, ``yes`` is text.
 """
 
+import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from dsa_analysis.compare import ComparisonParameters
+from dsa_analysis.data import DataError
+from dsa_analysis.dmd import EmbeddingParameters
+from dsa_analysis.motifs import Motif, all_orders, common_dims, grown
 from dsa_analysis.systems import LorenzRegime
+from multitask.network import NetworkParameters
+from multitask.tasks import layout, task_of
+from multitask.training import TrainingParameters
 
 VERSION = 1  # of the keys of config.yaml; one more whenever an old file would no longer do
 
@@ -72,7 +79,18 @@ def _beside_config(path: Path, info: ValidationInfo) -> Path:
     return Path(info.context or ".") / path
 
 
+def _known(rule: str) -> str:
+    task_of(rule)
+    return rule
+
+
 Count = Annotated[int, Field(ge=1)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
+Strength = Annotated[float, Field(ge=0, lt=1)]
+Index = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Rule = Annotated[str, AfterValidator(_known)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Device = Annotated[str, AfterValidator(_present)]
 Folder = Annotated[Path, AfterValidator(_beside_config)]
 Version = Annotated[int, AfterValidator(_supported)]
@@ -102,6 +120,16 @@ class Section:
 
 
 @dataclass(frozen=True)
+class LorenzClaims(Section):
+    """From which numbers on lorenz_sanity_check.ipynb calls its claims met."""
+
+    silhouette: Annotated[float, Field(ge=-1, le=1)]
+    auroc: Share
+    copies_within_floors: Annotated[float, Field(gt=0)]
+    auroc_inside_chaos: Share
+
+
+@dataclass(frozen=True)
 class Lorenz(Section):
     """One flow in several regimes, compared under known answers (lorenz_sanity_check.ipynb)."""
 
@@ -113,6 +141,7 @@ class Lorenz(Section):
     regimes: Annotated[Mapping[str, LorenzRegime], Field(min_length=2)]
     inside_chaos: LorenzRegime
     dsa: ComparisonParameters
+    claims: LorenzClaims
 
     def problems(self) -> Iterator[str]:
         needed = self.dsa.window + self.dsa.steps_ahead
@@ -131,6 +160,287 @@ class Lorenz(Section):
 
 
 @dataclass(frozen=True)
+class ActivityShown(Section):
+    """Which units and rules the figures of Activity_and_Representation.ipynb show."""
+
+    network: Index
+    trial: Annotated[int, Field(ge=0, lt=40)]  # the smallest grid holds 40
+    n_units: Count
+    n_clusters: Annotated[int, Field(ge=2)] | None
+    pairs: Annotated[tuple[tuple[Rule, Rule], ...], Field(min_length=1)]
+    n_trials: Count
+
+
+@dataclass(frozen=True)
+class Psychometric(Section):
+    """Choices between two stimuli of unequal strength."""
+
+    rules: tuple[Literal["dm1", "dm2", "contextdm1", "contextdm2", "multidm"], ...]
+    coherences: Annotated[tuple[float, ...], Field(min_length=2)]
+    stim_times: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    ignored: Annotated[tuple[float, ...], Field(min_length=1)]
+    n_trials: Count
+
+
+@dataclass(frozen=True)
+class LesionTrials(Section):
+    """How the costs of lesions are measured."""
+
+    n_trials: Count
+    n_controls: Count
+
+
+@dataclass(frozen=True)
+class SlowPoints(Section):
+    """Where slow points are looked for."""
+
+    rule: Rule
+    beside: Rule
+    period: str
+    n_starts: Count
+    slowest: Positive
+    apart: Positive
+
+    def problems(self) -> Iterator[str]:
+        for rule in (self.rule, self.beside):
+            periods = task_of(rule).timetable
+            if self.period not in periods:
+                yield f"period: {rule} has no {self.period}; it has {', '.join(periods)}"
+
+
+@dataclass(frozen=True)
+class MultitaskClaims(Section):
+    """From which numbers on Activity_and_Representation.ipynb calls its claims met."""
+
+    performance: Share
+    silhouette: Annotated[float, Field(ge=-1, le=1)]
+    lesion_correlation: Annotated[float, Field(ge=-1, le=1)]
+    ignored_effect: Share
+    time_constant: Positive
+    same_response: Positive
+
+
+@dataclass(frozen=True)
+class Multitask(Section):
+    """Networks that learn several rules, and what their units do (Activity_and_Representation.ipynb)."""
+
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
+    n_networks: Count
+    network: NetworkParameters
+    training: TrainingParameters
+    activity: ActivityShown
+    psychometric: Psychometric
+    lesions: LesionTrials
+    slow_points: SlowPoints
+    claims: MultitaskClaims
+
+    def problems(self) -> Iterator[str]:
+        for n, rule in enumerate(self.rules):
+            if rule in self.rules[:n]:
+                yield f"rules: {rule} stands there twice; keep one, and see training.rule_weights"
+            wanted = layout(rule)
+            if (self.network.n_input, self.network.n_rule) != (wanted.n_inputs, len(wanted.rules)):
+                yield (
+                    f"network.n_input: {rule} needs n_input {wanted.n_inputs} and n_rule {len(wanted.rules)}, got "
+                    f"{self.network.n_input} and {self.network.n_rule}"
+                )
+        if self.activity.network >= self.n_networks:
+            yield (
+                f"activity.network: {self.activity.network} does not exist, n_networks is {self.n_networks} and they "
+                "are counted from 0"
+            )
+        named = {
+            "training.rule_weights": tuple(self.training.rule_weights),
+            "activity.pairs": tuple(rule for pair in self.activity.pairs for rule in pair),
+            "psychometric.rules": self.psychometric.rules,
+            "slow_points.rule": (self.slow_points.rule,),
+            "slow_points.beside": (self.slow_points.beside,),
+        }
+        for key, rules in named.items():
+            for rule in rules:
+                if rule not in self.rules:
+                    yield f"{key}: {rule} is not trained; take it out, or name it in multitask.rules"
+
+
+def _too_short(dsa: EmbeddingParameters, n_times: int) -> str:
+    """Why windows do not fit into so many samples, and what would do; empty if they fit."""
+    needed = dsa.window + dsa.steps_ahead
+    if needed <= n_times:
+        return ""
+    longest = (n_times - dsa.steps_ahead - 1) // dsa.delay_interval + 1
+    fits = f"at most n_delays = {longest} fits" if longest > 0 else "no window fits"
+    return (
+        f"has {n_times} samples, but {dsa.n_delays} copies every {dsa.delay_interval} samples and {dsa.steps_ahead} "
+        f"ahead need {needed}; {fits}"
+    )
+
+
+def _rank_problem(dsa: EmbeddingParameters, n_channels: int) -> str:
+    """Why the rank is more than a window holds; empty if it is not."""
+    n_columns = n_channels * dsa.n_delays
+    return (
+        f"{dsa.rank} is more than a window holds, {n_channels} channels x {dsa.n_delays} n_delays = {n_columns}; lower "
+        "rank or raise n_delays"
+        if dsa.rank > n_columns
+        else ""
+    )
+
+
+@dataclass(frozen=True)
+class Sliding(Section):
+    """Windows that slide over trials without knowing where pieces begin."""
+
+    length: Count
+    step: Count
+
+
+@dataclass(frozen=True)
+class Sensitivity(Section):
+    """Other delays and ranks under which a result is computed again."""
+
+    n_delays: Annotated[tuple[Count, ...], Field(min_length=1)]
+    rank: Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class CompositionalClaims(Section):
+    """From which numbers on compositional.ipynb calls its claims met."""
+
+    shared: Correlation
+    below_static: Annotated[float, Field(ge=0, le=2)]
+    blind: Share
+    position: Correlation
+
+
+@dataclass(frozen=True)
+class Compositional(Section):
+    """All sequences of some motifs, compared under known composition (compositional.ipynb)."""
+
+    n_seeds: Count
+    n_trials: Count
+    pieces: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+    repeats: bool
+    common_starts: bool
+    motifs: Annotated[Mapping[str, Motif], Field(min_length=1)]
+    n_examples: Count
+    sliding: Sliding
+    sensitivity: Sensitivity
+    n_permutations: Count
+    dsa: ComparisonParameters
+    claims: CompositionalClaims
+
+    def problems(self) -> Iterator[str]:
+        try:
+            n_channels = common_dims(self.motifs)
+            all_orders(list(self.motifs), len(self.pieces), self.repeats)
+        except DataError as error:
+            yield f"motifs: {error}"
+            return
+        if (len(self.pieces) == len(self.motifs) and not self.repeats) or len(self.motifs) == 1:
+            yield (
+                f"pieces: all sequences of {len(self.pieces)} of {len(self.motifs)} motifs hold the same motifs, so no "
+                "distance can fall with the number shared; name more motifs, take fewer pieces, or turn repeats on"
+            )
+        if self.n_trials < 2:
+            yield f"n_trials: the noise floor is the distance of two halves of the trials, got {self.n_trials}; take 2"
+        shortest = min(self.pieces)
+        where = f"piece {self.pieces.index(shortest) + 1} of {len(self.pieces)}"
+        if problem := _too_short(self.dsa, shortest):
+            yield f"pieces: {where} {problem}, or lengthen the piece"
+        if problem := _too_short(replace(self.dsa, n_delays=max(self.sensitivity.n_delays)), shortest):
+            yield f"sensitivity.n_delays: {where} {problem}"
+        if self.sliding.length > sum(self.pieces):
+            yield f"sliding.length: {self.sliding.length} is more than the {sum(self.pieces)} samples of all pieces"
+        elif problem := _too_short(self.dsa, self.sliding.length):
+            yield f"sliding.length: a window {problem}, or lengthen it"
+        if problem := _rank_problem(self.dsa, n_channels):
+            yield f"dsa.rank: {problem}"
+        for rank in self.sensitivity.rank:
+            narrowest = replace(self.dsa, rank=rank, n_delays=min(self.sensitivity.n_delays))
+            if problem := _rank_problem(narrowest, n_channels):
+                yield f"sensitivity.rank: {problem}"
+
+
+@dataclass(frozen=True)
+class Models(Section):
+    """What is compared: all sets of so many motifs, and so many recordings of each."""
+
+    n_pieces: Annotated[tuple[Count, ...], Field(min_length=1)]
+    n_recordings: tuple[Annotated[int, Field(ge=2)], ...]
+
+    def problems(self) -> Iterator[str]:
+        if len(self.n_pieces) != len(self.n_recordings):
+            yield f"n_recordings: {len(self.n_recordings)} numbers for {len(self.n_pieces)} n_pieces; give one for each"
+        if len(set(self.n_pieces)) < len(self.n_pieces):
+            yield f"n_pieces: a number comes twice, got {list(self.n_pieces)}"
+
+
+@dataclass(frozen=True)
+class Growth(Section):
+    """Learning by changing parameters: a system on its way from one motif to another."""
+
+    start: Motif
+    end: Motif
+    one_regime: bool
+
+    def problems(self) -> Iterator[str]:
+        try:
+            grown(self.start, self.end, 1)
+        except DataError as error:
+            yield f"end: {error}"
+
+
+@dataclass(frozen=True)
+class DsaEpochsClaims(Section):
+    """From which numbers on dsa_epochs.ipynb calls its claims met."""
+
+    auroc: Share
+    growth: Correlation
+    above_floor: Positive
+
+
+@dataclass(frozen=True)
+class DsaEpochs(Section):
+    """Simulated learning, by noise that shrinks and by parameters that move (dsa_epochs.ipynb)."""
+
+    n_seeds: Count
+    n_trials: Count
+    n_times: Annotated[int, Field(ge=2)]
+    motifs: Annotated[Mapping[str, Motif], Field(min_length=2)]
+    models: Models
+    strengths: Annotated[tuple[Strength, ...], Field(min_length=2)]
+    estimators: Annotated[Mapping[str, ComparisonParameters], Field(min_length=1)]
+    growth: Annotated[Mapping[str, Growth], Field(min_length=1)]
+    shares: Annotated[tuple[Share, ...], Field(min_length=2)]
+    claims: DsaEpochsClaims
+
+    def problems(self) -> Iterator[str]:
+        try:
+            dims = {"motifs": common_dims(self.motifs)}
+        except DataError as error:
+            yield f"motifs: {error}"
+            dims = {}
+        if self.n_trials < 2:
+            yield f"n_trials: the noise floor is the distance of two halves of the trials, got {self.n_trials}; take 2"
+        dims |= {f"growth.{name}": growth.end.n_dims or 3 for name, growth in self.growth.items()}
+        for n_pieces in self.models.n_pieces:
+            if n_pieces >= len(self.motifs):
+                yield (
+                    f"models.n_pieces: {n_pieces} of {len(self.motifs)} motifs make fewer than two models to tell "
+                    "apart; name more motifs or take fewer pieces"
+                )
+        if sorted(set(self.strengths), reverse=True) != list(self.strengths):
+            yield f"strengths: must fall from epoch to epoch, got {list(self.strengths)}"
+        if sorted(set(self.shares)) != list(self.shares) or self.shares[-1] != 1:
+            yield f"shares: must rise and end at 1, the end of learning, got {list(self.shares)}"
+        for name, dsa in self.estimators.items():
+            if problem := _too_short(dsa, self.n_times):
+                yield f"estimators.{name}.n_delays: a piece {problem}, or raise n_times"
+            if dims and (problem := _rank_problem(dsa, min(dims.values()))):
+                yield f"estimators.{name}.rank: {problem} (motifs and growth)"
+
+
+@dataclass(frozen=True)
 class Settings(Section):
     """config.yaml as a value: frozen, complete and checked, with ``results`` absolute and ``device`` resolved."""
 
@@ -139,6 +449,18 @@ class Settings(Section):
     device: Device
     results: Folder
     lorenz: Lorenz
+    compositional: Compositional
+    dsa_epochs: DsaEpochs
+    multitask: Multitask
+
+    def run_folder(self, rules: Sequence[str] | None = None, seed: int | None = None) -> Path:
+        """Where the training that ``multitask`` describes is kept, in results/runs; other rules or another seed go
+        elsewhere, and so does whatever else would give other networks."""
+        ours = self.multitask
+        rules, seed = rules or ours.rules, self.seed if seed is None else seed
+        trained = [list(rules), ours.n_networks, asdict(ours.network), asdict(ours.training), seed]
+        digest = hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()
+        return self.results / "runs" / f"{len(rules)}_rules_{ours.network.n_rnn}_units_seed_{seed}_{digest[:8]}"
 
     def save(self, path: str | Path) -> None:
         """Write the settings as they were used, to lie beside what they made."""

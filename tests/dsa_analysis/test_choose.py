@@ -114,6 +114,13 @@ def test_default_candidates_fit_into_a_quarter_of_the_trials():
     assert set(found.table.index.get_level_values("n_delays")) == {1, 2, 3, 5, 8}
 
 
+def test_single_samples_are_no_candidates_where_noise_is_to_be_estimated():
+    systems = recordings(n_trials=4)
+    settings: dict[str, Any] = {"method": "gap", "estimator": "signal_weighted", "rank": (3, 4), "progress": False}
+    assert min(choose_embedding(systems, **settings).table.index)[0] == 2
+    assert min(choose_embedding(systems, noise_variance=0.01, **settings).table.index)[0] == 1
+
+
 def test_few_systems_or_trials_leave_the_gap():
     two = dict(list(recordings().items())[:2])
     assert choose_embedding(two, **SMALL).method == "gap"
@@ -195,7 +202,7 @@ def test_choosing_leaves_data_and_global_randomness_alone():
         (
             {"a": torch.arange(48.0).sin().view(2, 3, 8)},
             {},
-            "no n_delays fits: a window may span a quarter of the shortest",
+            "no n_delays from 1 on fits: a window may span a quarter",
         ),
         (None, {"rank": []}, "rank is empty; at least one candidate is needed"),
         (None, {"rank": 2.5}, "rank = 2.5 is not a whole number of at least 1"),

@@ -102,6 +102,9 @@ def test_what_cannot_be_explained_is_refused(pair, generator):
         explain(pair, "a", "bb", dt=1.0)
     with pytest.raises(DataError, match="dt = 0 is not a time in ms above 0"):
         explain(pair, "a", "b", dt=0)
+    pieces = compare(torch.randn(2, 4, 30, 3, generator=generator).unbind(), n_delays=1, rank=3, windows=[(0, 20)])
+    with pytest.raises(DataError, match="systems were compared window by window"):
+        explain(pieces, "0", "1", dt=1.0)
     static = compare(torch.randn(2, 4, 30, 3, generator=generator).unbind(), metric="cka")
     with pytest.raises(DataError, match="metric = 'cka' is none of 'angular', 'euclidean'"):
         explain(static, "0", "1", dt=1.0)

@@ -18,7 +18,6 @@ from sklearn.metrics import roc_auc_score, silhouette_score
 
 from dsa_analysis import (
     DataError,
-    Similarity,
     auroc,
     auroc_interval,
     compare,
@@ -339,11 +338,11 @@ def test_replicates_scatter_around_the_distance_and_are_repeatable(systems, simi
     assert np.median(one[:, 0, 2]) == pytest.approx(similarity.distances[0, 2], rel=0.2)
 
 
-def test_replicates_started_from_the_solution_are_as_good_as_solved_afresh(systems, similarity, monkeypatch):
-    near = trial_replicates(systems, similarity, n_replicates=10, progress=False)
-    rotations = Similarity(**{**vars(similarity), "settings": {**similarity.settings, "group": "SO"}})
-    afresh = trial_replicates(systems, rotations, n_replicates=10, progress=False)  # odd size: O and SO agree
-    np.testing.assert_allclose(near, afresh, atol=1e-6)
+def test_replicates_of_equal_trials_are_the_distances_themselves(systems):
+    equal = {name: trials[:1].repeat(4, 1, 1) for name, trials in systems.items()}
+    similarity = compare(equal, **SETTINGS)
+    found = trial_replicates(equal, similarity, n_replicates=3, progress=False)
+    np.testing.assert_allclose(found, np.broadcast_to(similarity.distances, found.shape), atol=1e-7)  # order of sums
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "spectral", "cka", "procrustes"])
@@ -427,7 +426,10 @@ def test_halves_and_resamplings_need_trials(systems, similarity):
     with pytest.raises(DataError, match="systems a, b are not those compared, a, b, c"):
         trial_replicates({name: systems[name] for name in "ab"}, similarity)
     matrices = compare({name: np.random.default_rng(0).random((3, 3)) for name in "abc"}, **SETTINGS)
-    with pytest.raises(DataError, match="system 'a' was not compared by one operator fitted to its trials"):
+    with pytest.raises(DataError, match="system 'a' was compared as a matrix; it has no trials to draw again"):
         trial_replicates(systems, matrices)
+    pieces = compare(systems, windows=[(0, 20), (20, 40)], **SETTINGS)
+    with pytest.raises(DataError, match="systems were compared window by window"):
+        trial_replicates(systems, pieces)
     with pytest.raises(DataError, match="metric = 'cka' is none of"):
         noise_floor(systems, **SETTINGS, metric="cka")

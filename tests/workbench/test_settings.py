@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multitask import RULES, NetworkParameters, TrainingParameters
 from workbench.settings import ConfigError, load_settings, replacing
 
 
@@ -250,6 +251,78 @@ def test_combinations_come_in_the_same_report_as_mistakes_elsewhere(config):
 def test_combinations_are_refused_when_set_by_hand(settings):
     with pytest.raises(ConfigError, match=r"dsa.n_delays: .* lorenz.n_times is 2"):
         dataclasses.replace(settings.lorenz, n_times=2)
+
+
+MULTITASK = [
+    ("rules", "[dm1, delaygoo]", "multitask.rules[1]: unknown rule 'delaygoo': did you mean 'delaygo'?"),
+    ("rules", "[]", "multitask.rules: "),
+    ("n_networks", "0", "multitask.n_networks: must be greater than or equal to 1, got 0"),
+    ("n_rnn", "0", "multitask.network.n_rnn: network.n_rnn = 0: must be a whole number >= 1"),
+    ("n_rnn", '"64"', 'multitask.network.n_rnn: must be an integer, got "64"'),
+    ("activation", "rellu", "multitask.network.activation: unknown network.activation 'rellu': did you mean 'relu'?"),
+    ("dt", "200", "multitask.network.dt: network.dt = 200.0 ms: must not exceed tau = 100.0 ms; lower dt or raise tau"),
+    ("sigma_rec", "-0.1", "multitask.network.sigma_rec: network.sigma_rec = -0.1: must be a finite number >= 0"),
+    ("n_input", "99", "multitask.network.n_input: "),
+    ("batch_size", "0", "multitask.training.batch_size: training.batch_size = 0: must be a whole number >= 1"),
+    ("target_performance", "1.5", "multitask.training.target_performance: training.target_performance = 1.5: must"),
+    ("frozen", "[inputs]", "multitask.training.frozen: unknown weights in training.frozen 'inputs': did you mean"),
+    ("rule_weights", "{dm2: 5}", "multitask.training.rule_weights: dm2 is not trained; take it out, or name it in"),
+    ("pairs", "[[dm1, dm2]]", "multitask.activity.pairs: dm2 is not trained; take it out, or name it"),
+    ("pairs", "[[dm1]]", "multitask.activity.pairs[0]: too few items"),
+    ("trial", "40", "multitask.activity.trial: must be less than 40, got 40"),
+    ("period", "delay2", "multitask.slow_points.period: delaygo has no delay2; it has fix1, stim1, delay1, go1"),
+    ("beside", "dm1", "multitask.slow_points.period: dm1 has no delay1; it has fix1, stim1, go1"),
+    ("stim_times", "[0]", "multitask.psychometric.stim_times[0]: must be greater than 0, got 0"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), MULTITASK)
+def test_networks_that_cannot_be_trained_are_refused_before_training(config, key, value, message):
+    config.replace(f"multitask.{key}", f"{key}: {value}")
+    assert [line for line in report(config) if line.split(": ", 1)[1].startswith(message)]
+
+
+def test_network_that_is_not_in_the_ensemble_cannot_be_shown(config):
+    config.replace("multitask.n_networks", "n_networks: 1")
+    shown = config.line("multitask.activity") + 1
+    config.lines[shown - 1] = "    network: 1"
+    config.save()
+    (line,) = report(config)
+    assert line.startswith(f"config.yaml:{shown}: multitask.activity.network: 1 does not exist, n_networks is 1")
+
+
+def test_rule_named_twice_is_refused(config):
+    n = config.replace("multitask.rules", "rules: [fdgo, delaygo, delayanti, dm1, contextdm1, dmcgo, fdgo]")
+    (line,) = report(config)
+    assert line.startswith(f"config.yaml:{n}: multitask.rules: fdgo stands there twice")
+
+
+PRESETS = {
+    "all twenty": {"n_rnn": 128, "n_steps": 8000, "difficulty": "easy_to_standard"},
+    "of the paper": {
+        "n_networks": 40, "n_rnn": 256, "activation": "softplus", "w_rec_scale": 0.5, "dt": 20, "n_steps": 156251,
+        "learning_rate": 0.001, "schedule": "constant", "warm_up": 0, "clip": "value",
+        "rule_weights": "{contextdm1: 5, contextdm2: 5}", "difficulty": "standard", "evaluate_every": 500,
+        "n_test_batches": 16,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_written_in_the_file_and_fit(config, name):
+    comment = " ".join(line.lstrip("# ") for line in config.lines if line.startswith("#"))
+    text = comment.split(name, 1)[1]
+    config.replace("multitask.rules", f"rules: [{', '.join(RULES)}]")
+    assert f"rules: [{', '.join(RULES)}]" in comment
+    for key, value in PRESETS[name].items():
+        assert f"{key}: {value}" in text
+        config.replace(f"multitask.{key}", f"{key}: {value}")
+    multitask = load_settings(config.path).multitask
+    assert multitask.rules == RULES
+    if name == "of the paper":  # the defaults of the code are the paper's
+        weights = {"contextdm1": 5.0, "contextdm2": 5.0}
+        assert multitask.training == TrainingParameters(rule_weights=weights, ksi_intsyn=0.01)
+        assert multitask.network == NetworkParameters(w_rec_scale=0.5)
 
 
 # ---- files that are no settings at all -------------------------------------------------------------------------------

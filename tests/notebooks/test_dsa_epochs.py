@@ -1,0 +1,52 @@
+"""dsa_epochs.ipynb: runs small, reads its results again, and follows config.yaml."""
+
+import pytest
+
+from tests.notebooks.conftest import printed
+
+STILL = {"system": "lorenz", "dt": 0.01, "parameters": {"rho": [0.5]}}
+SMALL = {
+    "dsa_epochs": {
+        "n_seeds": 2,
+        "n_trials": 4,
+        "n_times": 40,
+        "motifs": {
+            "fixed_point": STILL,
+            "chaos": {"system": "lorenz", "dt": 0.01, "parameters": {"rho": [28.0]}},
+            "limit_cycle": {"system": "lorenz", "dt": 0.01, "parameters": {"rho": [157.0]}},
+        },
+        "models": {"n_pieces": [1, 2], "n_recordings": [2, 2]},
+        "strengths": [0.5, 0.0],
+        "estimators": {
+            "weighted": {
+                "n_delays": 6,
+                "rank": 4,
+                "delay_interval": 1,
+                "steps_ahead": 3,
+                "ridge": 1e-8,
+                "center": True,
+                "estimator": "signal_weighted",
+                "n_starts": 1,
+                "group": "O",
+                "remove_trace": False,
+            }
+        },
+        "growth": {"spiral": {"start": STILL, "end": STILL | {"parameters": {"rho": [10.0]}}, "one_regime": False}},
+        "shares": [0.0, 1.0],
+    }
+}
+pytestmark = pytest.mark.xdist_group("notebooks")
+
+
+def test_two_epochs_under_one_estimator_run_and_results_are_read_again(run_small, tmp_path):
+    said = printed(run_small("dsa_epochs", SMALL))
+    assert "3 models of 1 motif, 2 recordings each, 2 seeds, 2 epochs" in said
+    assert "AUROC same / different, weighted, s = 0.5" in said
+    results = tmp_path / "results"
+    stored = {path: path.stat().st_mtime_ns for path in (results / "dsa_epochs").glob("*.nc")}
+    assert {path.name for path in stored} == {"epochs.nc", "growth.nc"}
+    assert len(list((results / "figures").glob("epochs_*.png"))) == 5
+
+    again = printed(run_small("dsa_epochs", SMALL))
+    assert again == said
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored

@@ -1,0 +1,232 @@
+"""From files to a report on the command line, without a settings file: what is written, said and refused."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.io import savemat
+
+from dsa_analysis import Similarity, auroc, compare
+from workbench.__main__ import main
+
+SETTINGS = ["--n-delays", "2", "--rank", "3"]
+
+
+def recording(angle: float, seed: int, n_trials: int = 6) -> np.ndarray:
+    """Noisy rotations, (n_trials, 40, 2)."""
+    generator = np.random.default_rng(seed)
+    A = 0.9 * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    x, samples = generator.standard_normal((n_trials, 2)), []
+    for _ in range(40):
+        samples.append(x)
+        x = x @ A.T + 0.3 * generator.standard_normal((n_trials, 2))
+    return np.stack(samples, 1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """Four recordings of two groups in the folder in which the command runs; no config.yaml there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COMPUTE_ALIKE_CONFIG", raising=False)
+    for k, name in enumerate(("slow_1", "slow_2", "fast_1", "fast_2")):
+        np.save(tmp_path / f"{name}.npy", recording(0.3 if k < 2 else 0.9, k))
+    return tmp_path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.npy"))
+
+
+def text_of(page: Path) -> str:
+    return re.sub(r"<[^>]+>", " ", re.sub(r"<img[^>]*>", "", page.read_text("utf-8")))
+
+
+def test_files_become_a_report_a_table_and_a_result(folder, capsys):
+    command = [
+        "compare",
+        *files(folder),
+        *SETTINGS,
+        "--sampling-rate",
+        "100",
+        "--group-by",
+        "name",
+        "--intervals",
+        "20",
+    ]
+    assert main(command) == 0
+    out = folder / "results" / "compare"
+    assert capsys.readouterr().out == "results/compare/report.html\n"
+    assert sorted(path.name for path in out.iterdir()) == ["distances.csv", "report.html", "similarity.nc"]
+
+    stored = Similarity.load(out / "similarity.nc")
+    systems = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
+    np.testing.assert_array_equal(stored.distances, compare(systems, n_delays=2, rank=3, progress=False).distances)
+    assert stored.settings["recordings"]["slow_1"]["sampling_rate"] == 100
+    assert stored.settings["recordings"]["slow_1"]["axes"] == "trial, time, channel"
+
+    table = pd.read_csv(out / "distances.csv")
+    assert list(table[["system_a", "system_b"]].iloc[0]) == ["fast_1", "fast_2"]
+    np.testing.assert_allclose(table["distance"], stored.to_dataframe()["distance"], rtol=1e-12)
+    assert (table["noise_floor"] > 0).all()
+    assert (table["ci_low"] <= table["ci_high"]).all()
+
+    text = text_of(out / "report.html")
+    for said in (
+        "4 systems, 6 pairs, compared by DSA.", "Noise floor, the distance between halves", "AUROC", "PERMANOVA",
+        "2 delays 1 samples apart, rank 3, estimator least_squares", "reading: sampling_rate = 100.0", "n_starts = ",
+        "fast_1: 6 trials x 40 samples x 2 channels, 100 Hz", "python -m workbench compare fast_1.npy fast_2.npy",
+        "time_constant", "What sets ",
+    ):  # fmt: skip
+        assert said in text
+    assert (out / "report.html").read_text("utf-8").count("data:image/png;base64,") == 4
+    assert str(folder) not in text
+
+
+def test_embedding_is_chosen_where_none_is_stated(folder):
+    assert main(["compare", *files(folder), "--n-delays", "2"]) == 0
+    stored = Similarity.load(folder / "results/compare/similarity.nc")
+    assert stored.settings["n_delays"] == 2
+    assert 1 <= stored.settings["rank"] <= 4
+    text = text_of(folder / "results/compare/report.html")
+    assert re.search("Chosen by (identifiability|gap)", text)
+
+
+def test_warnings_stand_in_the_report_and_on_the_screen(folder, capsys):
+    flat = recording(0.3, 7)
+    flat[:, :, 1] = 1.0
+    np.save(folder / "flat.npy", flat)
+    assert main(["compare", *files(folder), "--n-delays", "3", "--rank", "3"]) == 0
+    said = "system 'flat': constant channels [1] carry nothing"
+    assert said in capsys.readouterr().err
+    assert said in text_of(folder / "results/compare/report.html").replace("&#x27;", "'")
+
+
+def test_results_are_not_overwritten_unless_asked(folder, capsys):
+    command = ["compare", *files(folder)[:2], *SETTINGS]
+    assert main(command) == 0
+    page = folder / "results/compare/report.html"
+    before = page.read_bytes(), page.stat().st_mtime_ns
+    assert main([*command, "--seed", "1"]) == 2
+    assert re.search(
+        r"holds report.html, distances.csv, similarity.nc already; say --overwrite", capsys.readouterr().err
+    )
+    assert (page.read_bytes(), page.stat().st_mtime_ns) == before
+    assert main([*command, "--seed", "1", "--overwrite"]) == 0
+    assert page.read_bytes() != before[0]
+    assert main([*command, "--output", "elsewhere"]) == 0
+
+
+def test_groups_may_be_folders(folder):
+    paths = []
+    for group in ("slow", "fast"):
+        (folder / group).mkdir()
+        for k in "12":
+            paths.append((folder / f"{group}_{k}.npy").rename(folder / group / f"r{k}.npy"))
+    assert main(["compare", *map(str, paths), *SETTINGS, "--group-by", "folder"]) == 0
+    assert "AUROC" in text_of(folder / "results/compare/report.html")
+    assert Similarity.load(folder / "results/compare/similarity.nc").labels[0] == "slow/r1"
+
+
+def test_operators_from_elsewhere_are_compared_as_they_are(folder):
+    generator = np.random.default_rng(0)
+    for name in "ab":
+        savemat(folder / f"{name}.mat", {"A": generator.standard_normal((4, 4)), "note": "from elsewhere"})
+    assert main(["compare", "a.mat", "b.mat", "--operators"]) == 0
+    stored = Similarity.load(folder / "results/compare/similarity.nc")
+    assert stored.operators["a"].shape == (4, 4)
+    text = text_of(folder / "results/compare/report.html")
+    assert "a: operator of 4 dimensions" in text
+    assert "Noise floor" not in text
+
+
+@pytest.mark.parametrize("metric", ["spectral", "cka"])
+def test_other_metrics_have_a_report(folder, metric):
+    assert main(["compare", *files(folder), *SETTINGS, "--metric", metric, "--sampling-rate", "10"]) == 0
+    assert ("Noise floor" in text_of(folder / "results/compare/report.html")) == (metric == "spectral")
+
+
+def test_single_trials_have_no_floor_and_the_report_says_so(folder, capsys):
+    for path in files(folder):
+        np.save(path, np.load(path).reshape(-1, 2))
+    assert main(["compare", *files(folder)[:2], *SETTINGS]) == 0
+    assert "no noise floor: fast_1, fast_2 have a single trial" in capsys.readouterr().err
+
+
+def test_help_has_an_example_and_loads_no_torch(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["compare", "--help"])
+    assert done.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "example: python -m workbench compare monday/*.mat" in text
+    for option in ("--variable", "--axes", "--sampling-rate", "--smooth", "--decimate", "--zscore", "--n-delays"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--metric", "angle"], "metric = 'angle' is none of .*did you mean 'angular'"),
+        (["--n-delays", "60"], "n_delays = 60 with delay_interval = 1 needs trials of at least 61 samples"),
+        (["--smooth", "5"], "smooth = 5 ms needs a sampling rate"),
+        (["--axes", "trial,channel,tim"], "did you mean 'time'"),
+        (["--group-by", "folder"], "--group-by folder makes the groups .*; two or more are needed"),
+        (["--explain", "fast_1", "slow_1"], "--explain speaks of milliseconds; state --sampling-rate"),
+        (["--explain", "fast_1", "slow", "--sampling-rate", "9"], "second = 'slow' is none of .*did you mean 'slow_"),
+        (["--output", "slow_1.npy/out"], "slow_1.npy/out: no such folder can be made"),
+        (["--device", "cuda:77"], "device = 'cuda:77' is not there"),
+    ],
+)
+def test_what_cannot_be_done_exits_2_with_one_line_and_no_results(folder, capsys, extra, message):
+    assert main(["compare", *files(folder), *SETTINGS, *extra]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line and "|" not in line]  # without bars
+    assert re.search(message, error[-1])
+    assert not list(folder.glob("results/compare/*"))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["slow_1.npy"], "slow_1.npy alone cannot be compared; give two files or more"),
+        (["slow_1.npy", "slow_9.npy"], "slow_9.npy: no such file"),
+        (["slow_1.npy", "slow_1.npy"], "slow_1.npy was given twice"),
+        (["slow_1.npy", "notes.txt"], "files '.txt' are not read"),
+    ],
+)
+def test_files_that_cannot_be_compared_exit_2(folder, capsys, names, message):
+    assert main(["compare", *names, *SETTINGS]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [["--rank", "some"], ["--n-delays", "0"], ["--decimate", "1.5"], ["--window", "1"]])
+def test_what_argparse_refuses_exits_2(folder, extra, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", *files(folder), *extra])
+    assert caught.value.code == 2
+    assert "usage: python -m workbench compare" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_human_movements_are_told_apart(tmp_path, monkeypatch):
+    """BasicMotions (smart-watch acceleration and rotation, 4 activities), 16 recordings of 5 trials each."""
+    datasets = pytest.importorskip("sktime.datasets")
+    motions, activities = datasets.load_basic_motions(return_X_y=True, return_type="numpy3D")  # (trial, channel, time)
+    monkeypatch.chdir(tmp_path)
+    for activity in np.unique(activities):
+        for k, trials in enumerate(np.split(motions[activities == activity], 4)):
+            np.save(tmp_path / f"{activity}_{k}.npy", trials)
+    command = [
+        "compare",
+        *files(tmp_path),
+        "--axes",
+        "trial,channel,time",
+        "--sampling-rate",
+        "10",
+        "--group-by",
+        "name",
+    ]
+    assert main([*command, "--n-delays", "5", "--rank", "8"]) == 0
+    stored = Similarity.load(tmp_path / "results/compare/similarity.nc")
+    assert auroc(stored, [label.split("_")[0] for label in stored.labels]) >= 0.75

@@ -1,0 +1,367 @@
+"""Files of recordings -> a report: which of them compute alike, and how far that can be trusted.
+
+Needs no config.yaml; every choice comes from the command line and stands in the report. Into one folder go report.html,
+a page that can be sent as it is; distances.csv, one row a pair; and similarity.nc, which `Similarity.load` reads.
+"""
+
+import argparse
+import base64
+import io
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import dsa_analysis as dsa
+from dsa_analysis import DataError, plotting
+from workbench.settings import ConfigError, replacing
+
+FILES = ("report.html", "distances.csv", "similarity.nc")
+LOADING = ("variable", "axes", "sampling_rate", "smooth", "decimate", "zscore", "align_to", "window", "trials", "units")
+EMBEDDING = ("n_delays", "rank", "delay_interval", "steps_ahead", "estimator")
+MANY = 40  # systems above which names are no longer written beside a figure
+N_ROWS = 200  # of the table on the page; the file has all
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the report tells."""
+
+    systems: Mapping[str, Any]  # recordings, or matrices where the files hold operators
+    groups: dict[str, str]  # system -> group; empty where none were asked for
+    similarity: dsa.Similarity
+    choice: dsa.EmbeddingChoice | None  # where the embedding was not stated
+    floor: pd.Series | None  # of each system
+    table: pd.DataFrame  # one row a pair
+    statistics: dict[str, Any] = field(default_factory=dict)
+    explanation: dsa.Explanation | None = None
+    concerns: list[str] = field(default_factory=list)
+
+
+def compare_files(arguments: argparse.Namespace, command: str) -> Path:
+    """Do what ``python -m workbench compare`` was asked; the path of the report.
+
+    Raises
+    ------
+    ConfigError
+        A choice that does not fit, or results that are there already.
+    DataError
+        Files or data that cannot be used.
+    """
+    folder, started = Path(arguments.output), time.perf_counter()
+    present = [name for name in FILES if (folder / name).exists()]
+    if present and not arguments.overwrite:
+        raise ConfigError(
+            f"{folder}: holds {', '.join(present)} already; say --overwrite, or another folder by --output"
+        )
+    if len(arguments.files) < 2:
+        raise ConfigError(f"{arguments.files[0]} alone cannot be compared; give two files or more")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # found before the work, not after
+        raise ConfigError(f"{folder}: no such folder can be made ({error.strerror})") from None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        findings = _find(arguments)
+    findings.concerns.extend(dict.fromkeys(str(warning.message) for warning in caught))
+    for concern in findings.concerns:
+        print(f"warning: {concern}", file=sys.stderr)
+
+    findings.similarity.save(folder / "similarity.nc")
+    with replacing(folder / "distances.csv") as temporary:
+        findings.table.to_csv(temporary, index=False)
+    with replacing(folder / "report.html") as temporary:
+        temporary.write_text(_page(findings, command, time.perf_counter() - started), encoding="utf-8")
+    return folder / "report.html"
+
+
+def _find(arguments: argparse.Namespace) -> Findings:
+    loading = {key: getattr(arguments, key) for key in LOADING}
+    if arguments.operators:
+        stated = {"variable": arguments.variable, "axes": "time, channel"}
+        loaded = dsa.load_recordings(_announced(arguments.files, "reading"), **stated)
+        systems: dict[str, Any] = {name: _as_matrix(name, recording) for name, recording in loaded.items()}
+    else:
+        systems = loaded = dsa.load_recordings(_announced(arguments.files, "reading"), **loading)
+    groups = _groups(list(systems), arguments.files, arguments.group_by)
+
+    embedding = {} if arguments.operators else {key: getattr(arguments, key) for key in EMBEDDING}
+    random = {"seed": arguments.seed, "device": arguments.device}
+    shared, choice = {"metric": arguments.metric, **random}, None
+    if "auto" in embedding.values() and arguments.metric not in ("cka", "procrustes"):
+        candidates: dict[str, Any] = {key: None if value == "auto" else value for key, value in embedding.items()}
+        choice = dsa.choose_embedding(systems, **candidates, **random)
+        embedding |= {"n_delays": choice.n_delays, "rank": choice.rank}
+    similarity = dsa.compare(systems, **embedding, **shared)
+    sources = {"recordings": {name: recording.settings for name, recording in loaded.items()}}
+    similarity = replace(similarity, settings=similarity.settings | sources)
+    table = similarity.to_dataframe()
+
+    floor = None
+    fitted = [operator for operator in similarity.operators.values() if isinstance(operator, dsa.Operator)]
+    if fitted:
+        used = {key: getattr(fitted[0].parameters, key) for key in EMBEDDING}
+        single = [name for name, system in systems.items() if len(system.trials) < 2]
+        if single:
+            warnings.warn(
+                f"no noise floor: {', '.join(single)} have a single trial, which has no two halves", stacklevel=2
+            )
+        else:
+            floor = dsa.noise_floor(systems, **used, **shared, n_splits=arguments.n_splits)
+            table["noise_floor"] = _floor_of_pairs(table, floor)
+    replicates = None
+    if arguments.intervals:
+        replicates = dsa.trial_replicates(
+            systems, similarity, n_replicates=arguments.intervals, seed=arguments.seed, device=arguments.device
+        )
+        pairs = np.triu_indices(len(systems), 1)
+        table["ci_low"], table["ci_high"] = (limit[pairs] for limit in dsa.distance_intervals(similarity, replicates))
+
+    statistics: dict[str, Any] = {}
+    if groups:
+        labels, settings = list(groups.values()), {"replicates": replicates, "seed": arguments.seed}
+        statistics = {
+            "AUROC, pairs of two groups farther apart than pairs of one": dsa.auroc_interval(
+                similarity, labels, **settings
+            ),
+            "silhouette of the groups": dsa.silhouette_interval(similarity, labels, **settings),
+            "PERMANOVA, pseudo-F": dsa.permanova(similarity, labels, seed=arguments.seed),
+        }
+    explanation = _explained(arguments, similarity, loaded)
+    return Findings(systems, groups, similarity, choice, floor, table, statistics, explanation)
+
+
+def _announced(files: list[str], what: str) -> Iterator[str]:
+    yield from tqdm(files, desc=what, unit="file", delay=1, leave=False)
+
+
+def _as_matrix(name: str, recording: dsa.Recording) -> np.ndarray:
+    matrix = recording.trials[0]
+    if matrix.shape[0] != matrix.shape[1]:
+        raise DataError(f"{name} holds a matrix of {' x '.join(map(str, matrix.shape))}; operators are square")
+    return matrix
+
+
+def _groups(names: list[str], files: list[str], group_by: str | None) -> dict[str, str]:
+    """System -> group, from the folders or the names of the files: walking_3 and walking-4 are of the group walking."""
+    if group_by is None:
+        return {}
+    if group_by == "folder":
+        groups = [Path(file).absolute().parent.name for file in files]
+    else:
+        groups = [Path(file).stem.rstrip("0123456789").rstrip("_- ") or Path(file).stem for file in files]
+    if not 1 < len(set(groups)) < len(groups):
+        listed = ", ".join(dict.fromkeys(groups))
+        raise ConfigError(
+            f"--group-by {group_by} makes the groups {listed}; two or more are needed, one of them of two files"
+        )
+    return dict(zip(names, groups, strict=True))
+
+
+def _floor_of_pairs(table: pd.DataFrame, floor: pd.Series) -> np.ndarray:
+    """Mean floor of the two systems of each pair."""
+    return (floor[table["system_a"]].to_numpy() + floor[table["system_b"]].to_numpy()) / 2
+
+
+def _explained(
+    arguments: argparse.Namespace, similarity: dsa.Similarity, recordings: Mapping[str, dsa.Recording]
+) -> dsa.Explanation | None:
+    """What sets apart the pair asked for, or else the most distant one; needs a time step."""
+    pair = arguments.explain
+    if pair is None:
+        farthest = np.unravel_index(similarity.distances.argmax(), similarity.distances.shape)
+        pair = [similarity.labels[index] for index in farthest]
+    dt = recordings[similarity.labels[0]].dt
+    if arguments.explain is None and (dt is None or not similarity.operators or similarity.metric == "spectral"):
+        return None
+    if dt is None:
+        raise ConfigError("--explain speaks of milliseconds; state --sampling-rate")
+    return None if not similarity.distances.any() else dsa.explain(similarity, *pair, dt=dt)
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def _page(findings: Findings, command: str, seconds: float) -> str:
+    similarity = findings.similarity
+    parts = [f"<p>{escape(sentence)}</p>" for sentence in _sentences(findings)]
+    if findings.concerns:
+        parts += ["<h2>Warnings</h2>", _bullets(findings.concerns, "warning")]
+    parts += ["<h2>Distances</h2>", _matrix(findings)]
+    if len(similarity.labels) > 2:
+        parts.append(_map(findings))
+    if findings.statistics:
+        parts += ["<h2>Groups</h2>", _bullets([f"{name}: {value}" for name, value in findings.statistics.items()])]
+    operators = [o for o in similarity.operators.values() if isinstance(o, dsa.Operator)]
+    if operators:
+        parts += ["<h2>Embedding</h2>", _embedding(findings, operators)]
+    if findings.explanation:
+        parts += [f"<h2>What sets {' and '.join(map(escape, findings.explanation.names))} apart</h2>"]
+        parts += [_explanation(findings), _table(findings.explanation.modes)]
+    parts += ["<h2>Pairs</h2>", _table(findings.table.sort_values("distance").head(N_ROWS))]
+    if len(findings.table) > N_ROWS:
+        parts.append(f"<p>The nearest {N_ROWS} of {len(findings.table)}; all stand in distances.csv.</p>")
+    parts += ["<h2>Systems</h2>", _bullets([_described(name, system) for name, system in findings.systems.items()])]
+    parts += ["<h2>Settings</h2>", _settings(similarity.settings)]
+    software = f"compute-alike {version('compute-alike')}, torch {torch.__version__}"
+    made = f"{time.strftime('%Y-%m-%d %H:%M')}, {seconds:.0f} s; {software}"
+    return PAGE.format(body="\n".join(parts), command=escape(command), made=escape(made))
+
+
+def _described(name: str, system: Any) -> str:
+    return str(system) if isinstance(system, dsa.Recording) else f"{name}: operator of {len(system)} dimensions"
+
+
+def _sentences(findings: Findings) -> list[str]:
+    similarity, table = findings.similarity, findings.table
+    unit = plotting.UNITS[similarity.metric]
+    near, far = (table.loc[at()] for at in (table["distance"].idxmin, table["distance"].idxmax))
+    said = [
+        f"{len(similarity.labels)} systems, {len(table)} pairs, compared by {plotting.NAMES[similarity.metric]}.",
+        f"Nearest are {near['system_a']} and {near['system_b']} ({near['distance']:.3g} {unit}), farthest "
+        f"{far['system_a']} and {far['system_b']} ({far['distance']:.3g} {unit}).",
+    ]
+    if similarity.metric == "angular":
+        gap = ((table["distance"] - table["lower_bound"]) / table["distance"].where(table["distance"] > 0)).median()
+        said.append(
+            f"No transform brings a pair nearer than its lower bound, {1 - gap:.0%} of the distance in the median."
+        )
+    if findings.floor is not None:
+        below = int((table["distance"] <= table["noise_floor"]).sum())
+        said.append(
+            f"Noise floor, the distance between halves of one system's trials: {findings.floor.median():.3g} {unit} in "
+            f"the median. {below} of {len(table)} pairs do not rise above theirs: these data do not tell them apart."
+        )
+    if "ci_low" in table:
+        alike = int((table["ci_low"] == 0).sum())
+        said.append(f"{alike} of {len(table)} intervals over trials reach 0.")
+    return said
+
+
+def _matrix(findings: Findings) -> str:
+    similarity, groups = findings.similarity, list(findings.groups.values()) or None
+    k = len(similarity.labels)
+    floor = None
+    if findings.floor is not None:
+        own = findings.floor[list(similarity.labels)].to_numpy()
+        floor = (own[:, None] + own) / 2
+    size = min(12.0, 4 + 0.22 * k)
+    figure = Figure((size + 1.5, size), layout="constrained")
+    axes = figure.subplots()
+    if groups is None and k > MANY:
+        groups = ["all"] * k
+    below = "lower_bounds" if similarity.metric in ("angular", "euclidean") else None
+    plotting.plot_distances(similarity, axes, groups, below=below, floor=floor)
+    if findings.groups:
+        plotting.group_legend(axes, plotting.group_colors(groups or []), loc="lower left", bbox_to_anchor=(0, -0.2))
+    return _picture(figure, "Systems in the order of their tree. Dots: pairs below their noise floor.")
+
+
+def _map(findings: Findings) -> str:
+    similarity = findings.similarity
+    places, stress = similarity.to_plane()
+    figure = Figure((6.5, 5), layout="constrained")
+    axes = figure.subplots()
+    unit = plotting.UNITS[similarity.metric]
+    plotting.plot_map(places, stress, list(findings.groups.values()) or ["system"] * len(places), axes, unit=unit)
+    if findings.groups:
+        axes.legend(frameon=False)
+    elif len(places) <= MANY:
+        for name, place in zip(similarity.labels, places, strict=True):
+            axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    return _picture(
+        figure, "Multidimensional scaling: distances on paper resemble the distances, the more the less stress."
+    )
+
+
+def _embedding(findings: Findings, operators: list[dsa.Operator]) -> str:
+    p = operators[0].parameters
+    names = list(findings.similarity.labels)
+    values = {
+        name: torch.cat([o.singular_values, o.singular_values[-1:] / o.gap])
+        for name, o in zip(names, operators, strict=True)
+    }
+    figure = Figure((12.5 if findings.choice else 6.5, 3.5), layout="constrained")
+    panels = figure.subplots(1, 2 if findings.choice else 1, squeeze=False)[0]
+    plotting.plot_spectrum(values, p.rank, panels[0], plotting.group_colors(names))
+    if len(names) <= 10:
+        panels[0].legend(frameon=False, fontsize=8)
+    gaps = [operator.gap for operator in operators]
+    text = (
+        f"{p.n_delays} delays {p.delay_interval} samples apart, rank {p.rank}, estimator {p.estimator}. The last value "
+        f"kept is {min(gaps):.2f} to {max(gaps):.2f} times the next; the clearer that step, the more stable the cut."
+    )
+    caption = "Singular values of the windows of each system; the line is the cut."
+    if findings.choice:
+        plotting.plot_cells(findings.choice, panels[1])
+        text += f" Chosen by {findings.choice.method}."
+        caption += " Right: the cells that were looked at, dots where admissible."
+    return f"<p>{escape(text)}</p>" + _picture(figure, caption)
+
+
+def _explanation(findings: Findings) -> str:
+    figure = Figure((14, 3.6), layout="constrained")
+    plotting.plot_explanation(findings.explanation, axes := figure.subplots(1, 4))  # type: ignore[arg-type]
+    axes[3].legend(frameon=False)
+    return _picture(figure, "Both operators in common coordinates, and how much of the difference each mode carries.")
+
+
+def _picture(figure: Figure, caption: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _table(table: pd.DataFrame) -> str:
+    shown = table.copy()
+    if "eigenvalue" in shown:
+        shown["eigenvalue"] = [f"{value.real:.3f} {value.imag:+.3f}i" for value in shown["eigenvalue"]]
+    return shown.to_html(index=False, border=0, float_format="{:.4g}".format)
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    lines = [f"{key} = {value}" for key, value in settings.items() if key != "recordings"]
+    each = settings["recordings"].values()
+    for key in dict.fromkeys(key for one in each for key in one if key != "path"):
+        values = list(dict.fromkeys(str(one.get(key)) for one in each))
+        lines.append(f"reading: {key} = {values[0] if len(values) == 1 else ', '.join(values)}")
+    return _bullets(lines) + _bullets([f"{name}: {one['path']}" for name, one in settings["recordings"].items()])
+
+
+def _bullets(lines: list[str], kind: str = "") -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="{kind}">{items}</ul>'
+
+
+def command_line(argv: list[str]) -> str:
+    """What to type to get the report again."""
+    return f"python -m workbench {shlex.join(argv)}"
+
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Do they compute alike?</title>
+<style>
+body {{ font-family: sans-serif; max-width: 70rem; margin: 2rem auto; line-height: 1.4 }}
+img {{ max-width: 100% }} figure {{ margin: 1rem 0 }} figcaption, footer {{ color: #555; font-size: .9rem }}
+table {{ border-collapse: collapse; font-size: .85rem }} td, th {{ padding: .15rem .8rem; text-align: right }}
+tr:nth-child(even) {{ background: #f4f4f4 }} .warning {{ color: #b3261e }} code {{ background: #f4f4f4 }}
+</style>
+<h1>Do they compute alike?</h1>
+{body}
+<footer><p><code>{command}</code></p><p>{made}</p></footer>
+</html>
+"""
