@@ -146,7 +146,8 @@ def plot_eigenvalues(eigenvalues: Mapping[str, Tensor], axes: Axes, colors: Mapp
         points = values.cpu().numpy()
         axes.plot(points.real, points.imag, "o", color=colors[name], label=name, markersize=4, alpha=0.8)
     axes.margins(0.15)
-    axes.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
+    axes.set(xlabel="real part", ylabel="imaginary part")
+    axes.set_aspect("equal", adjustable="datalim")
     axes.axis(axes.axis())  # the circle does not widen the view
     angle = np.linspace(0, 2 * np.pi, 2000)
     axes.plot(np.cos(angle), np.sin(angle), color="0.7", linewidth=0.8, zorder=0)

@@ -123,10 +123,19 @@ class Section:
 class LorenzClaims(Section):
     """From which numbers on lorenz_sanity_check.ipynb calls its claims met."""
 
-    silhouette: Annotated[float, Field(ge=-1, le=1)]
+    silhouette: Correlation
     auroc: Share
-    copies_within_floors: Annotated[float, Field(gt=0)]
+    copies_within_floors: Positive
     auroc_inside_chaos: Share
+    auroc_under_noise: Share
+
+
+@dataclass(frozen=True)
+class LorenzNoise(Section):
+    """The regimes once more under noise of the measurement, by several ways to estimate and cut the operators."""
+
+    strengths: Annotated[tuple[Strength, ...], Field(min_length=1)]
+    estimators: Annotated[Mapping[str, ComparisonParameters], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -141,22 +150,18 @@ class Lorenz(Section):
     regimes: Annotated[Mapping[str, LorenzRegime], Field(min_length=2)]
     inside_chaos: LorenzRegime
     dsa: ComparisonParameters
+    noise: LorenzNoise
     claims: LorenzClaims
 
     def problems(self) -> Iterator[str]:
-        needed = self.dsa.window + self.dsa.steps_ahead
-        if needed > self.n_times:
-            yield (
-                f"dsa.n_delays: {self.dsa.n_delays} copies every {self.dsa.delay_interval} samples and "
-                f"{self.dsa.steps_ahead} ahead need trials of at least {needed} samples, but lorenz.n_times is "
-                f"{self.n_times}; lower n_delays or delay_interval, or raise n_times"
-            )
-        n_columns = 3 * self.dsa.n_delays
-        if self.dsa.rank > n_columns:
-            yield (
-                f"dsa.rank: {self.dsa.rank} is more than a window holds, 3 channels x {self.dsa.n_delays} n_delays = "
-                f"{n_columns}; lower rank or raise n_delays"
-            )
+        if self.n_trials < 2:
+            yield f"n_trials: the noise floor is the distance of two halves of the trials, got {self.n_trials}; take 2"
+        used = {"dsa": self.dsa} | {f"noise.estimators.{name}": dsa for name, dsa in self.noise.estimators.items()}
+        for name, dsa in used.items():
+            if problem := _too_short(dsa, self.n_times):
+                yield f"{name}.n_delays: a trial {problem}, or raise n_times"
+            if problem := _rank_problem(dsa, 3):
+                yield f"{name}.rank: {problem}"
 
 
 @dataclass(frozen=True)
