@@ -225,7 +225,8 @@ def _tidy(notebook: "NotebookNode") -> None:
             cell.outputs = [
                 output
                 for output in cell.outputs
-                if output.get("text", "?").strip() and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+                if output.get("text", "?").strip()
+                and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
             ]
 
 

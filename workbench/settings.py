@@ -416,7 +416,7 @@ class DsaEpochs(Section):
     strengths: Annotated[tuple[Strength, ...], Field(min_length=2)]
     estimators: Annotated[Mapping[str, ComparisonParameters], Field(min_length=1)]
     growth: Annotated[Mapping[str, Growth], Field(min_length=1)]
-    shares: Annotated[tuple[Share, ...], Field(min_length=2)]
+    shares: Annotated[tuple[Share, ...], Field(min_length=3)]
     claims: DsaEpochsClaims
 
     def problems(self) -> Iterator[str]:

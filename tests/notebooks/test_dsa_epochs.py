@@ -12,8 +12,8 @@ SMALL = {
         "n_times": 40,
         "motifs": {
             "fixed_point": STILL,
-            "chaos": {"system": "lorenz", "dt": 0.01, "parameters": {"rho": [28.0]}},
-            "limit_cycle": {"system": "lorenz", "dt": 0.01, "parameters": {"rho": [157.0]}},
+            "swings": {"system": "lorenz", "dt": 0.01, "parameters": {"rho": [28.0]}},
+            "cycle": {"system": "lorenz", "dt": 0.01, "parameters": {"rho": [157.0]}},
         },
         "models": {"n_pieces": [1, 2], "n_recordings": [2, 2]},
         "strengths": [0.5, 0.0],
@@ -32,7 +32,7 @@ SMALL = {
             }
         },
         "growth": {"spiral": {"start": STILL, "end": STILL | {"parameters": {"rho": [10.0]}}, "one_regime": False}},
-        "shares": [0.0, 1.0],
+        "shares": [0.0, 0.5, 1.0],
     }
 }
 pytestmark = pytest.mark.xdist_group("notebooks")

@@ -37,7 +37,7 @@ def refusal(config) -> str:
         ("dsa_epochs.strengths", "strengths: [0.5, -0.1]", r"strengths\[1\]: must be greater than or equal to 0"),
         ("dsa_epochs.strengths", "strengths: [0.1, 0.5]", r"must fall from epoch to epoch, got \[0.1, 0.5\]"),
         ("dsa_epochs.strengths", "strengths: [0.5]", "strengths: .*at least 2"),
-        ("dsa_epochs.shares", "shares: [0.0, 0.5]", "must rise and end at 1, the end of learning"),
+        ("dsa_epochs.shares", "shares: [0.0, 0.2, 0.5]", "must rise and end at 1, the end of learning"),
         ("dsa_epochs.n_pieces", "n_pieces: [1, 2, 4]", "4 of 4 motifs make fewer than two models"),
         ("dsa_epochs.n_recordings", "n_recordings: [4, 2]", "2 numbers for 3 n_pieces; give one for each"),
         (

@@ -216,17 +216,17 @@ def test_value_in_the_place_of_a_section_is_refused(config):
 
 
 def test_window_longer_than_a_trial_is_refused_before_anything_runs(config):
-    config.replace("lorenz.n_times", "n_times: 25")
+    config.replace("lorenz.n_times", "n_times: 43")
     config.replace("lorenz.rank", "rank: 3")
     config.replace("lorenz.delay_interval", "delay_interval: 3")
     config.replace("lorenz.steps_ahead", "steps_ahead: 2")
-    config.replace("lorenz.n_delays", "n_delays: 8")  # 7 * 3 + 1 + 2 = 24 samples fit into 25
+    config.replace("lorenz.n_delays", "n_delays: 14")  # 13 * 3 + 1 + 2 = 42 samples fit into 43
     load_settings(config.path)
-    n = config.replace("lorenz.n_delays", "n_delays: 9")
+    n = config.replace("lorenz.n_delays", "n_delays: 15")
     (line,) = report(config)
     assert line.startswith(
-        f"config.yaml:{n}: lorenz.dsa.n_delays: 9 copies every 3 samples and 2 ahead need trials of at least 27 "
-        "samples, but lorenz.n_times is 25"
+        f"config.yaml:{n}: lorenz.dsa.n_delays: a trial has 43 samples, but 15 copies every 3 samples and 2 ahead need "
+        "45; at most n_delays = 14 fits, or raise n_times"
     )
 
 
@@ -241,15 +241,20 @@ def test_rank_above_the_width_of_a_window_is_refused(config):
     )
 
 
+ESTIMATORS = ("published", "published, rank too high", "published, farther ahead", "signal-weighted")
+
+
 def test_combinations_come_in_the_same_report_as_mistakes_elsewhere(config):
     config.replace("seed", "seed: red")
     config.replace("lorenz.rank", "rank: 5000")
     config.replace("lorenz.n_times", "n_times: 1")
-    assert [line.split(": ")[1] for line in report(config)] == ["seed", "lorenz.dsa.n_delays", "lorenz.dsa.rank"]
+    keys = [line.split(": ")[1] for line in report(config)]
+    assert keys[:3] == ["seed", "lorenz.dsa.n_delays", "lorenz.dsa.rank"]
+    assert set(keys[3:]) == {f"lorenz.noise.estimators.{name}.n_delays" for name in ESTIMATORS}
 
 
 def test_combinations_are_refused_when_set_by_hand(settings):
-    with pytest.raises(ConfigError, match=r"dsa.n_delays: .* lorenz.n_times is 2"):
+    with pytest.raises(ConfigError, match=r"^dsa.n_delays: a trial has 2 samples, but 10 copies"):
         dataclasses.replace(settings.lorenz, n_times=2)
 
 
