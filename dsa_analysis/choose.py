@@ -100,7 +100,7 @@ def choose_embedding(
     estimator: str = "least_squares",
     noise_variance: Any = None,
     method: str | None = None,
-    n_starts: int = 8,
+    n_starts: int = 2,
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -121,7 +121,8 @@ def choose_embedding(
         By default identifiability, from three systems of four trials each on; fewer leave the gap. The gap needs no
         alignment and so no time.
     n_starts, seed : int
-        Of the alignments. Halves of at most 12 systems are compared, spread evenly over all.
+        Of the alignments, of which only the order of the distances counts. Halves of at most 12 systems are compared,
+        spread evenly over all.
     progress : bool
         Show a bar on stderr for what takes more than two seconds.
 

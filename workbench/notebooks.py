@@ -156,7 +156,8 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in cells:
         cell.outputs, cell.execution_count = [], None  # else a failing notebook shows an earlier run's end
-    environment = {**os.environ, "COMPUTE_ALIKE_CONFIG": str(config)}
+    # matrices are small here: more threads wait for each other, and sums would depend on the number of cores
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "COMPUTE_ALIKE_CONFIG": str(config)}
     environment.pop("MPLBACKEND", None)  # it would keep figures out of the notebook
     with (
         TemporaryDirectory() as sockets,

@@ -134,6 +134,7 @@ class LorenzClaims(Section):
 class LorenzNoise(Section):
     """The regimes once more under noise of the measurement, by several ways to estimate and cut the operators."""
 
+    n_recordings: Annotated[int, Field(ge=2)]
     strengths: Annotated[tuple[Strength, ...], Field(min_length=1)]
     estimators: Annotated[Mapping[str, ComparisonParameters], Field(min_length=1)]
 
@@ -156,6 +157,8 @@ class Lorenz(Section):
     def problems(self) -> Iterator[str]:
         if self.n_trials < 2:
             yield f"n_trials: the noise floor is the distance of two halves of the trials, got {self.n_trials}; take 2"
+        if self.noise.n_recordings > self.n_recordings:
+            yield f"noise.n_recordings: there are {self.n_recordings} of each regime, got {self.noise.n_recordings}"
         used = {"dsa": self.dsa} | {f"noise.estimators.{name}": dsa for name, dsa in self.noise.estimators.items()}
         for name, dsa in used.items():
             if problem := _too_short(dsa, self.n_times):

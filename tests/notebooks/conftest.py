@@ -26,7 +26,7 @@ def _changed(values: Any, changes: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def run_small(tmp_path: Path) -> Callable[[str, dict[str, Any]], nbformat.NotebookNode]:
-    """Run a notebook of the project with config.yaml changed as told: the executed copy; results in tmp_path/results."""
+    """Run a notebook with config.yaml changed as told and give its executed copy; results go to tmp_path/results."""
 
     def run(name: str, changes: dict[str, Any]) -> nbformat.NotebookNode:
         values = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ SMALL = {
         "n_trials": 6,
         "n_times": 150,
         "dsa": {"n_starts": 4},
-        "noise": {"strengths": [0.3]},
+        "noise": {"n_recordings": 2, "strengths": [0.3]},
     }
 }
 

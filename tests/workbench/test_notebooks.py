@@ -259,7 +259,8 @@ def test_importing_the_figure_helper_loads_no_notebook_machinery():
     """Every notebook imports it, and nbformat alone takes seconds."""
     code = (
         "import sys, types\n"
-        "sys.modules['workbench.settings'] = types.SimpleNamespace(ConfigError=0, Settings=0, replacing=0)\n"  # loads torch
+        # stands in for the real one, which loads torch
+        "sys.modules['workbench.settings'] = types.SimpleNamespace(ConfigError=0, Settings=0, replacing=0)\n"
         "import workbench.notebooks\n"
         "print({'nbformat', 'nbclient', 'nbconvert'} & set(sys.modules))"
     )
