@@ -239,8 +239,9 @@ def compare(
         pieces of the distance between their operators of the same piece. One operator for whole trials is blind to
         the order in which things happen; this is not. `sliding_windows` makes regular ones.
     on_rank : "lower" or "error"
-        What to do where some system cannot carry ``rank``: fit all at the largest rank that all carry, with a warning
-        that names it, or refuse. Operators of unequal rank are never compared.
+        What to do where some systems carry ``rank`` and others cannot: fit all at the largest rank that all carry, with
+        a warning that names one, or refuse. A rank that none carries is refused anyway, and operators of unequal rank
+        are never compared.
     metric : str
         "angular": angle between operators after the best alignment, in radians. "euclidean": the chord of that angle,
         |A - C B C^T| of operators of unit norm. "spectral": matched eigenvalues. "cka", "procrustes": angles between
@@ -430,7 +431,7 @@ def _common_rank(
     if largest[least] == embedding.rank:
         return embedding
     reason = why_not(fitted[least][0], embedding, largest[least])
-    if on_rank == "error" or not largest[least]:
+    if on_rank == "error" or not largest[least] or max(largest.values()) < embedding.rank:
         raise DataError(f"system {least!r}: {reason}")
     short = [repr(name) for name, rank in largest.items() if rank < embedding.rank]
     warnings.warn(

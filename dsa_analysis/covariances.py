@@ -396,8 +396,8 @@ def _refuse_short(trials: list[Tensor], p: EmbeddingParameters, name: str) -> No
         remedy = f"at most n_delays = {longest} fits" if longest > 0 else "not even n_delays = 1 fits"
         raise DataError(
             f"n_delays = {p.n_delays} with delay_interval = {p.delay_interval} needs trials of at least {needed} "
-            f"samples ({p.window} for one window, {p.steps_ahead} more to predict), but system {name!r}, {where} has "
-            f"{shortest}; {remedy}, or leave the short trials out"
+            f"samples ({p.window} for one window, {p.steps_ahead} more to predict), but system {name!r}, {where} "
+            f"{'has' if len(short) == 1 else 'have as few as'} {shortest}; {remedy}, or leave the short trials out"
         )
 
 

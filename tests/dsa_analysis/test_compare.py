@@ -358,7 +358,7 @@ def with_value(value: float) -> Tensor:
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "NaN": (with_value(math.nan), {}, "system 'bad', trial 2, channel 1: 1 non-finite value, first at sample 7 (nan)"),
     "infinity": (with_value(math.inf), {}, "system 'bad', trial 2, channel 1: 1 non-finite value, first at sample 7"),
-    "short": (X[:, :3], {}, "but system 'bad', trials 0, 1, 2, 3 has 3; at most n_delays = 2 fits"),
+    "short": (X[:, :3], {}, "but system 'bad', trials 0, 1, 2, 3 have as few as 3; at most n_delays = 2 fits"),
     "exactly the window": ([X[0], X[1, :4]], {}, "needs trials of at least 5 samples (4 for one "
                            "window, 1 more to predict), but system 'bad', trial 1 has 4; at most n_delays = 3 fits"),
     "rank": (X[..., :1], {"on_rank": "error"}, "'bad': rank = 5 is out of reach; 4 entries in a window"),

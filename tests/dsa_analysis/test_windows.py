@@ -187,6 +187,11 @@ def test_unequal_ranks_are_refused_where_that_is_asked_for():
         compare(unequal(), n_delays=1, rank=3, on_rank="pad")
 
 
+def test_a_rank_that_no_system_carries_is_refused():
+    with pytest.raises(DataError, match=r"rank = 40 is out of reach"):
+        compare(unequal(), n_delays=1, rank=40, progress=False)
+
+
 def test_an_operator_is_never_lowered_to_the_rank_of_others():
     with pytest.warns(UserWarning, match="compared at rank = 2"), pytest.raises(DataError, match="of different size"):
         compare(unequal() | {"given": np.eye(3)}, n_delays=1, rank=3, center=False, progress=False)
