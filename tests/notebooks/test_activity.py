@@ -1,6 +1,5 @@
 """Activity_and_Representation.ipynb with two small networks hardly trained: it runs, and states every claim."""
 
-import pytest
 
 from multitask import load_run
 from tests.notebooks.conftest import printed
@@ -19,7 +18,6 @@ SMALL = {
 }
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_activity_notebook_states_its_claims_in_numbers_and_saves_its_figures(run_small, tmp_path):
     said = printed(run_small("Activity_and_Representation", SMALL))
     assert "all steps after 20 steps" in said

@@ -1,6 +1,5 @@
 """compositional.ipynb: runs small, reads its results again, and follows config.yaml."""
 
-import pytest
 
 from tests.notebooks.conftest import printed
 
@@ -21,7 +20,6 @@ SMALL = {
         "dsa": {"n_delays": 5, "rank": 4, "n_starts": 1},
     }
 }
-pytestmark = pytest.mark.xdist_group("notebooks")
 
 
 def test_two_pieces_of_three_motifs_run_and_results_are_read_again(run_small, tmp_path):

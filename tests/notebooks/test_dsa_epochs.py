@@ -1,6 +1,5 @@
 """dsa_epochs.ipynb: runs small, reads its results again, and follows config.yaml."""
 
-import pytest
 
 from tests.notebooks.conftest import printed
 
@@ -35,7 +34,6 @@ SMALL = {
         "shares": [0.0, 0.5, 1.0],
     }
 }
-pytestmark = pytest.mark.xdist_group("notebooks")
 
 
 def test_two_epochs_under_one_estimator_run_and_results_are_read_again(run_small, tmp_path):

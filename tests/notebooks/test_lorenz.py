@@ -1,6 +1,5 @@
 """lorenz_sanity_check.ipynb with few, short recordings: it runs, states every claim, and leaves its results."""
 
-import pytest
 
 from dsa_analysis import Similarity
 from tests.notebooks.conftest import printed
@@ -17,7 +16,6 @@ SMALL = {
 }
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_lorenz_notebook_states_its_claims_in_numbers_and_saves_its_figures(run_small, tmp_path):
     said = printed(run_small("lorenz_sanity_check", SMALL))
     assert "12 recordings, 2 seeds" in said
