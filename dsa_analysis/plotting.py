@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Circle, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
@@ -145,12 +145,10 @@ def plot_eigenvalues(eigenvalues: Mapping[str, Tensor], axes: Axes, colors: Mapp
     for name, values in eigenvalues.items():
         points = values.cpu().numpy()
         axes.plot(points.real, points.imag, "o", color=colors[name], label=name, markersize=4, alpha=0.8)
+    axes.add_artist(Circle((0, 0), 1, fill=False, color="0.7", linewidth=0.8, zorder=0))  # does not widen the view
     axes.margins(0.15)
     axes.set(xlabel="real part", ylabel="imaginary part")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.axis(axes.axis())  # the circle does not widen the view
-    angle = np.linspace(0, 2 * np.pi, 2000)
-    axes.plot(np.cos(angle), np.sin(angle), color="0.7", linewidth=0.8, zorder=0)
     return axes
 
 

@@ -1,6 +1,5 @@
 """Activity_and_Representation.ipynb with two small networks hardly trained: it runs, and states every claim."""
 
-
 from multitask import load_run
 from tests.notebooks.conftest import printed
 

@@ -1,6 +1,5 @@
 """compositional.ipynb: runs small, reads its results again, and follows config.yaml."""
 
-
 from tests.notebooks.conftest import printed
 
 SMALL = {

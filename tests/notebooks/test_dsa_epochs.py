@@ -1,6 +1,5 @@
 """dsa_epochs.ipynb: runs small, reads its results again, and follows config.yaml."""
 
-
 from tests.notebooks.conftest import printed
 
 STILL = {"system": "lorenz", "dt": 0.01, "parameters": {"rho": [0.5]}}

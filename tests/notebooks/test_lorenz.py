@@ -1,6 +1,5 @@
 """lorenz_sanity_check.ipynb with few, short recordings: it runs, states every claim, and leaves its results."""
 
-
 from dsa_analysis import Similarity
 from tests.notebooks.conftest import printed
 

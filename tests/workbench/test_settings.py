@@ -303,7 +303,7 @@ def test_rule_named_twice_is_refused(config):
 
 
 PRESETS = {
-    "all twenty": {"n_rnn": 128, "n_steps": 8000, "difficulty": "easy_to_standard"},
+    "all twenty": {"n_rnn": 128, "n_steps": 9000, "difficulty": "easy_to_standard"},
     "of the paper": {
         "n_networks": 40, "n_rnn": 256, "activation": "softplus", "w_rec_scale": 0.5, "dt": 20, "n_steps": 156251,
         "learning_rate": 0.001, "schedule": "constant", "warm_up": 0, "clip": "value",
