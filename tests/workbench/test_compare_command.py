@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from dsa_analysis import Similarity, auroc, compare
+from dsa_analysis import Similarity, auroc, choose_embedding, compare
 from workbench.__main__ import main
 
 SETTINGS = ["--n-delays", "2", "--rank", "3"]
@@ -88,8 +88,11 @@ def test_files_become_a_report_a_table_and_a_result(folder, capsys):
 def test_embedding_is_chosen_where_none_is_stated(folder):
     assert main(["compare", *files(folder), "--n-delays", "2"]) == 0
     stored = Similarity.load(folder / "results/compare/similarity.nc")
-    assert stored.settings["n_delays"] == 2
-    assert 1 <= stored.settings["rank"] <= 4
+    systems = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
+    choice = choose_embedding(systems, n_delays=2, progress=False)
+    assert (stored.settings["n_delays"], stored.settings["rank"]) == (2, choice.rank)
+    chosen = compare(systems, n_delays=2, rank=choice.rank, progress=False)
+    np.testing.assert_array_equal(stored.distances, chosen.distances)
     text = text_of(folder / "results/compare/report.html")
     assert re.search("Chosen by (identifiability|gap)", text)
 
