@@ -12,28 +12,26 @@ from dsa_analysis.baselines import cka_distance, procrustes_distance
 from dsa_analysis.choose import EmbeddingChoice, choose_embedding
 from dsa_analysis.compare import ComparisonParameters, Similarity, compare
 from dsa_analysis.data import DataError
-from dsa_analysis.dmd import Operator, fit_operator, repeat_variance, singular_spectrum
+from dsa_analysis.dmd import Operator, common_weights, fit_operator, repeat_variance, singular_spectrum
+from dsa_analysis.driven import DrivenOperator, fit_driven_operator
 from dsa_analysis.embedding import EmbeddingParameters, delay_embed
 from dsa_analysis.explain import Explanation, explain
 from dsa_analysis.inference import (
     Interval,
-    PermutationTest,
     auroc,
     auroc_interval,
     distance_intervals,
-    holm,
-    mantel,
     mean_interval,
     noise_floor,
-    permanova,
     silhouette,
     silhouette_interval,
     spearman,
     spearman_interval,
     trial_replicates,
 )
+from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
-from dsa_analysis.spectra import spectral_distance
+from dsa_analysis.spectra import match_modes, spectral_distance
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
 from dsa_analysis.windows import sliding_windows
 
@@ -41,6 +39,7 @@ __all__ = [
     "Alignment",
     "ComparisonParameters",
     "DataError",
+    "DrivenOperator",
     "EmbeddingChoice",
     "EmbeddingParameters",
     "Explanation",
@@ -55,16 +54,19 @@ __all__ = [
     "auroc_interval",
     "choose_embedding",
     "cka_distance",
+    "common_weights",
     "compare",
     "delay_embed",
     "distance_intervals",
     "explain",
+    "fit_driven_operator",
     "fit_operator",
     "holm",
     "load_recording",
     "load_recordings",
     "lorenz",
     "mantel",
+    "match_modes",
     "mean_interval",
     "noise_floor",
     "permanova",

@@ -15,25 +15,29 @@ of a normal A = M is diagonal on planes, which gives the preconditioner.
 
 The landscape has local maxima, hence several starts. One is built and exact for B = Q A Q^T if S_A has distinct
 eigenvalues; the others are Haar-random, of both determinants, and the same for every pair, so that a pair's result does
-not depend on its company. All starts climb some steps in single precision, the better ones climb on, the best end in
-double.
+not depend on its company. They come in waves: all starts of a wave climb some steps in single precision, the better
+ones climb on, the best few to the top. A pair whose highest top was reached only once or twice takes another wave, up
+to its budget. The highest tops end in double precision.
 
 The loops hold only batched matrix products and elementwise operations, so the same code runs on CPU and CUDA.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dsa_analysis.data import DataError, as_device, check_choice, check_count
 
-N_STARTS = 32
+WAVE = 32  # starts climbed side by side
 # (Newton steps, conjugate-gradient steps in each, share of the starts that climbs on): the early leaders mostly win
-ROUNDS = ((8, 5, 1 / 2), (8, 8, 1 / 4), (10, 8, 1 / 8))
+ROUNDS = ((8, 5, 1 / 2), (8, 8, 1 / 4), (10, 8, 1 / 8), (100, 15, 1 / 8))
+# climbs that end at the same top; at n = 20 three agree on one that is not the highest in about 4 pairs of 100
+ENOUGH = 4
+CONVERGED = 1e-6  # slope below which a gradient counts as vanished
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,13 @@ class Alignment:
         No orthogonal C reaches a smaller angle.
     transform : (P, n, n)
         C, orthogonal, with A ~ C B C^T.
-    agreement : (P,), in (0, 1]
-        Share of the climbs that were finished and ended at this optimum (cosines within 1e-5). Low values ask for a
-        larger ``n_starts``.
+    agreement : (P,), in [0, 1]
+        Share of the climbs that were finished and ended at this optimum (cosines within 1e-5). Low values tell that
+        the budget was spent before the climbs agreed: ask for a larger ``n_starts``.
     converged : (P,) bool
         Whether the gradient vanished at ``transform``.
+    gap : (P,), rad
+        ``distance - lower_bound``: by how much the true distance can be smaller than the one found, at most.
     """
 
     distance: Tensor
@@ -61,12 +67,25 @@ class Alignment:
     agreement: Tensor
     converged: Tensor
 
+    @property
+    def gap(self) -> Tensor:
+        return self.distance - self.lower_bound
+
+
+def default_starts(n: int) -> int:
+    """The most starts a pair of operators (n, n) takes unless told otherwise.
+
+    Operators of recordings with n <= 10 mostly need one wave, with n = 20 two, with n = 30 three to five. From n = 50
+    on a start costs a hundred times what it does at n = 10, and hardly any two find the same top.
+    """
+    return 6 * WAVE if n <= 32 else 2 * WAVE
+
 
 def align(
     a: Any,
     b: Any,
     *,
-    n_starts: int = N_STARTS,
+    n_starts: int | str = "auto",
     group: str = "O",
     remove_trace: bool = False,
     seed: int = 0,
@@ -78,8 +97,9 @@ def align(
     ----------
     a, b : (n, n) or (P, n, n)
         Square matrices, ``Operator`` objects, or sequences of either. All of one size.
-    n_starts : int >= 1
-        Climbs per pair: the budget. Time grows in proportion, local optima become rarer.
+    n_starts : int >= 1, or "auto"
+        Climbs per pair at most: the budget. They come in waves of 32, and no further wave where three climbs have ended
+        at the highest top. "auto": 192 for n up to 32, 64 beyond.
     group : "O" or "SO"
         All orthogonal transforms, or rotations only. For odd n both give the same distance, since -C does what C does.
     remove_trace : bool
@@ -150,11 +170,10 @@ def align_pairs(
     first: Tensor,
     second: Tensor,
     *,
-    n_starts: int = N_STARTS,
+    n_starts: int | str = "auto",
     group: str = "O",
     remove_trace: bool = False,
     seed: int = 0,
-    progress: bool = False,
     names: Sequence[str] = (),
 ) -> Alignment:
     """Align ``operators[second[p]]`` to ``operators[first[p]]`` for every pair p.
@@ -162,23 +181,21 @@ def align_pairs(
     ``operators`` is (N, n, n) float64, ``first`` and ``second`` are (P,) indices into it; what belongs to one operator
     is computed once. ``names`` are what messages call the operators. Otherwise as `align`.
     """
-    check_count("n_starts", n_starts)
+    check_starts(n_starts)
     check_count("seed", seed, 0)
     check_choice("group", group, ("O", "SO"))
     n = operators.shape[-1]
     prepared = _prepare(operators, remove_trace, names)
-    starts = _haar(n_starts - 1, n, seed, operators)
+    waves = _waves(default_starts(n) if n_starts == "auto" else int(n_starts), n, seed, operators)
     swapped = _comes_later(operators[first], operators[second])
     low, high = torch.where(swapped, second, first), torch.where(swapped, first, second)
-    if group == "SO" and n % 2 == 0:
-        starts = torch.where(torch.linalg.det(starts)[:, None, None] < 0, _mirror(starts), starts)
 
-    block = max(1, 16 * _batch_numbers(operators.device) // (n * n * n_starts))
-    results = []
-    with tqdm(total=len(first), desc="aligning", unit="pair", delay=2, leave=False, disable=not progress) as bar:
-        for i, j in zip(low.split(block), high.split(block), strict=True):
-            results.append(_solve(prepared, i, j, starts, group))
-            bar.update(len(i))
+    block = pairs_at_once(n, operators.device)
+    results = [
+        solved
+        for i, j in zip(low.split(block), high.split(block), strict=True)
+        for solved in _solve_what_fits(prepared, i, j, waves, group)
+    ]
     transform, agreement, slope = (torch.cat(parts) for parts in zip(*results, strict=True))
 
     distance = _angle(prepared.whole[low], _conjugate(transform, prepared.whole[high]))
@@ -188,8 +205,80 @@ def align_pairs(
         lower_bound=torch.minimum(bound, distance),  # they may cross by rounding where the bound is tight
         transform=torch.where(swapped[:, None, None], transform.mT, transform),
         agreement=agreement,
-        converged=slope < 1e-6,
+        converged=slope < CONVERGED,
     )
+
+
+def sweep_through_others(
+    operators: Tensor, first: Tensor, second: Tensor, found: Alignment, *, remove_trace: bool = False
+) -> Alignment:
+    """Start each pair once more, from C_ah C_hb through the third systems h to which both are already aligned.
+
+    Related systems help each other: from 4 starts, two sweeps hit as often as 16 starts at half of their time, among
+    recordings of one kind. The distance of a pair then depends on which other systems are there.
+
+    Parameters
+    ----------
+    operators, first, second, remove_trace
+        As in `align_pairs`.
+    found : Alignment
+        What it made of them. All orthogonal transforms are allowed.
+
+    Returns
+    -------
+    Alignment
+        The same or higher tops; ``agreement`` is 0 where none of a pair's own climbs had found its own.
+    """
+    prepared, n, n_pairs = _prepare(operators, remove_trace, ()), operators.shape[-1], len(first)
+    pair = first.new_full((len(operators), len(operators)), n_pairs)
+    pair[first, second] = torch.arange(n_pairs, device=first.device)
+    backward = pair.mT  # the transform of (b, a) is that of (a, b) transposed
+    solved, turned = pair < n_pairs, backward < n_pairs
+    number = torch.where(solved, pair, backward)
+    far = torch.cat([found.distance, found.distance.new_full((1,), torch.inf)])[number]  # (N, N)
+
+    def transforms(a: Tensor, b: Tensor) -> Tensor:
+        """C_ab (P, H, n, n), of pairs that are solved one way or the other."""
+        C = found.transform[number[a, b].clamp_max(n_pairs - 1)]
+        return torch.where((turned & ~solved)[a, b][..., None, None], C.mT, C)
+
+    results = []
+    for part in torch.arange(n_pairs, device=first.device).split(pairs_at_once(n, operators.device)):
+        a, b = first[part], second[part]
+        way, via = (far[a] + far[b]).topk(min(8, len(operators)), 1, largest=False)  # (P, H)
+        C = transforms(a[:, None].expand_as(via), via) @ transforms(via, b[:, None].expand_as(via))
+        C = torch.where(way.isfinite()[..., None, None], C, found.transform[part][:, None])
+        C = prepared.planes[a].mT[:, None] @ C @ prepared.planes[b][:, None]
+        A, B = prepared.core[a], prepared.core[b]
+        best = _inner(A[:, None], _conjugate(C, B[:, None])).topk(min(3, C.shape[1]), 1)[1]
+        C = C.gather(1, best[..., None, None].expand(-1, -1, n, n))
+        C, _, _ = _climb_all(A, B, C, 1, torch.float32, n_steps=24, n_inner=8, tolerance=1e-4)
+        C, _, slope = _climb_all(
+            A, B, _orthogonalise(C[:, 0].to(A))[:, None], 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9
+        )
+        transform = prepared.planes[a] @ C[:, 0] @ prepared.planes[b].mT
+        distance = _angle(prepared.whole[a], _conjugate(transform, prepared.whole[b]))
+        results.append((distance, transform, slope[:, 0] < CONVERGED))
+    distance, transform, converged = (torch.cat(parts) for parts in zip(*results, strict=True))
+    better = distance < found.distance - 1e-9
+    return Alignment(
+        distance=torch.where(better, distance, found.distance),
+        lower_bound=found.lower_bound,
+        transform=torch.where(better[:, None, None], transform, found.transform),
+        agreement=torch.where(better, 0.0, found.agreement),
+        converged=torch.where(better, converged, found.converged),
+    )
+
+
+def check_starts(n_starts: int | str) -> None:
+    """Refuse a budget that is neither a whole number of at least 1 nor "auto"."""
+    if n_starts != "auto":
+        check_count("n_starts", n_starts)
+
+
+def pairs_at_once(n: int, device: torch.device) -> int:
+    """How many pairs of operators (n, n) are solved side by side."""
+    return max(1, 16 * _batch_numbers(device) // (n * n * WAVE))
 
 
 class _Prepared(NamedTuple):
@@ -231,39 +320,70 @@ def _prepare(operators: Tensor, remove_trace: bool, names: Sequence[str]) -> _Pr
     )
 
 
-def _solve(prepared: _Prepared, i: Tensor, j: Tensor, starts: Tensor, group: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Best transform (P, n, n) of the pairs i, j, agreement of the finished climbs and slope left, both (P,)."""
-    n, n_starts = starts.shape[-1], len(starts) + 1
+_Solved = tuple[Tensor, Tensor, Tensor]  # transform (P, n, n), agreement and slope left, both (P,)
+
+
+def _solve_what_fits(prepared: _Prepared, i: Tensor, j: Tensor, waves: list[Tensor], group: str) -> list[_Solved]:
+    """`_solve` for all pairs, or, where the memory of a GPU does not suffice, for one half after the other."""
+    try:
+        return [_solve(prepared, i, j, waves, group)]
+    except torch.cuda.OutOfMemoryError:
+        if len(i) == 1:
+            raise
+    half = len(i) // 2  # past the except clause, which holds on to the tensors of the failed attempt
+    warnings.warn(f"{i.device} ran out of memory with {len(i)} pairs at once; going on with {half}", stacklevel=4)
+    halves = (i[:half], j[:half]), (i[half:], j[half:])
+    return [solved for pairs in halves for solved in _solve_what_fits(prepared, *pairs, waves, group)]
+
+
+def _solve(prepared: _Prepared, i: Tensor, j: Tensor, waves: list[Tensor], group: str) -> _Solved:
+    """Solve the pairs i, j from ``waves`` of random starts, (W, n, n) each; the built start is one of the first."""
     A, B = prepared.core[i], prepared.core[j]
-    C = torch.cat(
-        [_built_start(A, B, prepared.axes[i], prepared.axes[j])[:, None], starts.expand(len(i), -1, -1, -1)], 1
-    )
-    if group == "SO" and n % 2 == 0:
-        # the starts are rotations between planes, which may be oriented either way themselves
-        orientation = torch.linalg.det(prepared.planes[i]) * torch.linalg.det(prepared.planes[j])
-        wrong = torch.linalg.det(C) * orientation[:, None] < 0
-        C = torch.where(wrong[..., None, None], _mirror(C), C)
-
-    def climb(C: Tensor, keep: int, dtype: torch.dtype, **budget: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Climb from (P, R, n, n); the ``keep`` highest of R, all cosines (P, R), and the slopes of those kept."""
-        n_pairs, n_climbs = C.shape[:2]
-        pair = torch.arange(n_pairs, device=C.device).repeat_interleave(n_climbs)
-        a, b, C = A.to(dtype), B.to(dtype), C.flatten(0, 1).to(dtype)
-        batch = max(1, _batch_numbers(C.device) // n**2)
-        parts = [_climb(a[p], b[p], c, **budget) for p, c in zip(pair.split(batch), C.split(batch), strict=True)]
-        C, f, slope = (torch.cat(part).unflatten(0, (n_pairs, n_climbs)) for part in zip(*parts, strict=True))
-        best = f.topk(keep, 1)[1]
-        return C[torch.arange(n_pairs, device=C.device)[:, None], best], f, slope.gather(1, best)
-
-    for n_steps, n_inner, share in ROUNDS:
-        keep = min(n_starts, max(4, round(share * n_starts)))
-        C, _, _ = climb(C, keep, torch.float32, n_steps=n_steps, n_inner=n_inner, tolerance=1e-4)
-    C, f, _ = climb(C, min(n_starts, 2), torch.float32, n_steps=100, n_inner=15, tolerance=1e-4)
-    agreement = (f.amax(1, keepdim=True) - f < 1e-5).double().mean(1)
-    C, f, slope = climb(
-        _orthogonalise(C.flatten(0, 1).to(A)).view(C.shape), 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9
-    )
+    built = _built_start(A, B, prepared.axes[i], prepared.axes[j])[:, None]
+    # the starts are rotations between planes, which may be oriented either way themselves
+    orientation = torch.linalg.det(prepared.planes[i]) * torch.linalg.det(prepared.planes[j])
+    n_best = min(2, 1 + len(waves[0]))
+    best, agreement = A.new_empty(len(i), n_best, *A.shape[1:]), A.new_empty(len(i))
+    left = torch.arange(len(i), device=A.device)
+    tops, heights = A.new_empty(len(i), 0, *A.shape[1:]), A.new_empty(len(i), 0)
+    for number, wave in enumerate(waves):
+        C = wave.expand(len(left), -1, -1, -1)
+        C = C if number else torch.cat([built, C], 1)
+        if group == "SO" and C.shape[-1] % 2 == 0:
+            wrong = torch.linalg.det(C) * orientation[left, None] < 0
+            C = torch.where(wrong[..., None, None], _mirror(C), C)
+        n_starts = C.shape[1]
+        for n_steps, n_inner, share in ROUNDS:
+            keep = min(n_starts, max(4, round(share * n_starts)))
+            C, f, _ = _climb_all(
+                A[left], B[left], C, keep, torch.float32, n_steps=n_steps, n_inner=n_inner, tolerance=1e-4
+            )
+        tops, heights = torch.cat([tops, C.to(A)], 1), torch.cat([heights, f.to(A)], 1)
+        reached = (heights.amax(1, keepdim=True) - heights < 1e-5).sum(1)
+        done = (reached >= ENOUGH) | (number == len(waves) - 1)
+        highest = heights[done].topk(n_best, 1)[1]
+        best[left[done]] = tops[done].gather(1, highest[..., None, None].expand(-1, -1, *A.shape[1:]))
+        agreement[left[done]] = reached[done].to(A) / heights.shape[1]
+        left, tops, heights = (x[~done] for x in (left, tops, heights))
+        if not len(left):
+            break
+    best = _orthogonalise(best.flatten(0, 1)).view(best.shape)
+    C, _, slope = _climb_all(A, B, best, 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9)
     return prepared.planes[i] @ C[:, 0] @ prepared.planes[j].mT, agreement, slope[:, 0]
+
+
+def _climb_all(
+    A: Tensor, B: Tensor, C: Tensor, keep: int, dtype: torch.dtype, **budget: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Climb from each C (P, R, n, n): the ``keep`` highest of R for each pair, their cosines and their slopes."""
+    n_pairs, n_climbs, n, _ = C.shape
+    pair = torch.arange(n_pairs, device=C.device).repeat_interleave(n_climbs)
+    A, B, C = A.to(dtype), B.to(dtype), C.flatten(0, 1).to(dtype)
+    batch = max(1, _batch_numbers(C.device) // n**2)
+    parts = [_climb(A[p], B[p], c, **budget) for p, c in zip(pair.split(batch), C.split(batch), strict=True)]
+    C, f, slope = (torch.cat(part).unflatten(0, (n_pairs, n_climbs)) for part in zip(*parts, strict=True))
+    f, best = f.topk(keep, 1)
+    return C[torch.arange(n_pairs, device=C.device)[:, None], best], f, slope.gather(1, best)
 
 
 def _climb(
@@ -453,11 +573,18 @@ def _rotation_planes(K: Tensor) -> Tensor:
     return Q * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Q)[..., None, :]
 
 
-def _haar(n_matrices: int, n: int, seed: int, like: Tensor) -> Tensor:
+def _waves(n_starts: int, n: int, seed: int, like: Tensor) -> list[Tensor]:
+    """Random starts (W, n, n) of each wave, all but the built one; those of a wave are the same at any budget."""
+    generator, waves = torch.Generator().manual_seed(seed), []
+    for begin in range(0, n_starts, WAVE):
+        built = begin == 0
+        waves.append(_haar(WAVE, n, generator, like)[built:][: n_starts - begin - built])
+    return waves
+
+
+def _haar(n_matrices: int, n: int, generator: torch.Generator, like: Tensor) -> Tensor:
     """Uniformly random orthogonal matrices (n_matrices, n, n), the same on every device."""
-    Q, R = torch.linalg.qr(
-        torch.randn(n_matrices, n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
+    Q, R = torch.linalg.qr(torch.randn(n_matrices, n, n, generator=generator, dtype=torch.float64))
     return (Q * torch.sgn(R.diagonal(dim1=-2, dim2=-1))[..., None, :]).to(like)
 
 

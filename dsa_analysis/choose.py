@@ -6,12 +6,14 @@ the noise, and the distance with them. A *cell* (n_delays, rank) is admissible i
     the data resolve it in every system, with ten transitions for each dimension,
     its last direction stands above white noise in every system: of the variance along direction k, noise holds less
         than 1 / (1 + sqrt(n_entries / n_windows))^2, its share at the edge of Marchenko and Pastur's law (1967),
-    the cut falls into a gap: geometric mean over systems of S_rank / S_(rank + 1) at least 1.3,
+    the cut falls into a gap: geometric mean over systems of S_rank / S_(rank + 1) at least 1.2,
     rank is at least 3, or all entries of a window where these are fewer: smaller ones hold too little.
 
 Among these, identifiability decides: each system's even trials are compared with the odd trials of all, and the cell is
-taken in which a system is nearest to itself most often (area under the ROC curve, then ratio of the medians). Names of
-groups play no part, so tests of groups stay valid. With few systems or trials the largest gap decides.
+taken in which a system is nearest to itself most often (area under the ROC curve). Names of groups play no part, so
+tests of groups stay valid. Among equals, and with few systems or trials, the largest gap decides: at a clear cut new
+recordings give the same directions. (By how much systems are farther from others than from themselves does not tell:
+that ratio is largest in short windows, where few systems of a set lie close together and are confused.)
 """
 
 import math
@@ -32,14 +34,14 @@ from dsa_analysis.alignment import align_pairs
 from dsa_analysis.covariances import Directions, lag_covariances
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
 from dsa_analysis.dmd import Operator, as_noise_variance, largest_rank, solve
-from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters
+from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters, delay_embed
 
 DELAYS = (1, 2, 3, 5, 8, 12, 20)
 LARGEST_RANK = 20
 MOST_ENTRIES = 4000  # of a window: the lag covariances grow as its square
 MOST_SYSTEMS = 12  # whose halves are aligned; more make the choice slower, not better
 MOST_TRIALS = 10  # held-out trials that are predicted
-LEAST_GAP = 1.3
+LEAST_GAP = 1.2
 LEAST_AGREEMENT = 0.7  # rank correlation with a neighbouring cell under which the choice decides the verdict
 METHODS = ("identifiability", "gap")
 
@@ -151,14 +153,13 @@ def choose_embedding(
     ranks = _candidates("rank", rank, range(1, LARGEST_RANK + 1))
     base = EmbeddingParameters(1, max(ranks), delay_interval, steps_ahead, ridge, center, estimator)
     delays = _fitting_delays(n_delays, trials, base, noise_variance is not None)
-    grids = _Grids(trials, delays, base, noise_variance, progress)
-
     horizon = max(1, math.ceil(max(delays) * delay_interval / steps_ahead))
+    grids = _Grids(trials, delays, base, horizon, noise_variance, progress)
     smallest = min(parts[0].shape[1] for parts in trials.values())
     cells = [(m, r) for m in delays for r in ranks if r <= m * smallest]
     if not cells:
         raise DataError(f"no rank fits: a window holds at most {max(delays) * smallest} entries; offer smaller ones")
-    table = pd.DataFrame([grids.look(m, r, horizon) for m, r in cells])
+    table = pd.DataFrame([grids.look(m, r) for m, r in cells])
     table.index = pd.MultiIndex.from_tuples(cells, names=["n_delays", "rank"])
     if not table["resolved"].any():
         raise DataError(
@@ -180,7 +181,7 @@ def choose_embedding(
     scores = {cell: _identifiability(matrix) for cell, matrix in distances.items()}
     table["auroc"], table["ratio"] = zip(*(scores.get(cell, (np.nan, np.nan)) for cell in cells), strict=True)
     table["cut"] = table["gap"].where(np.isfinite(table["gap"]), 0.0)  # where all is kept nothing is cut
-    best = ["auroc", "ratio"] if method == "identifiability" else ["cut"]
+    best = ["auroc", "cut"] if method == "identifiability" else ["cut"]
     ascending = [False] * len(best) + [True, True]
     order = table.loc[candidates].reset_index().sort_values([*best, "rank", "n_delays"], ascending=ascending)
     del table["cut"]
@@ -203,22 +204,41 @@ class _Grids:
     """Operators of all systems, and of the halves of some, at every cell, from one pass over the trials each."""
 
     def __init__(
-        self, trials: dict[str, list[Tensor]], delays: list[int], base: EmbeddingParameters, noise: Any, progress: bool
+        self,
+        trials: dict[str, list[Tensor]],
+        delays: list[int],
+        base: EmbeddingParameters,
+        horizon: int,
+        noise: Any,
+        progress: bool,
     ) -> None:
-        self.trials, self.base = trials, base
+        self.base, self.horizon = base, horizon
         self.noise = noise if isinstance(noise, Mapping) else dict.fromkeys(trials, noise)
         names = list(trials)
         spread = {names[i] for i in np.linspace(0, len(names) - 1, MOST_SYSTEMS).round().astype(int)}
         self.whole: dict[str, dict[int, Directions]] = {}
         self.halves: dict[str, list[dict[int, Directions]]] = {}
+        self.held_out: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
         for name, parts in tqdm(trials.items(), desc="fitting", delay=2, leave=False, disable=not progress):
             self.whole[name] = self._directions(parts, delays, name)
             if name in spread and len(parts) >= 2:
                 self.halves[name] = [self._directions(parts[start::2], delays, name) for start in (0, 1)]
+                self.held_out[name] = {m: self._coordinates(parts[1::2], self.halves[name][0][m], m) for m in delays}
 
     def _directions(self, trials: list[Tensor], delays: list[int], name: str) -> dict[int, Directions]:
         longest = lag_covariances(trials, replace(self.base, n_delays=max(delays)), name)
         return {m: longest.shortened(m).directions(self.base.rank) for m in delays}
+
+    def _coordinates(self, trials: list[Tensor], found: Directions, m: int) -> tuple[Tensor, Tensor]:
+        """Windows of some trials, along all directions found in others, and the samples ``horizon`` steps later."""
+        p = replace(self.base, n_delays=m)
+        ahead = self.horizon * p.steps_ahead
+        usable = [x.double() - found.mean for x in trials if len(x) >= p.window + ahead][:MOST_TRIALS]
+        windows = [delay_embed(x[: len(x) - ahead], m, p.delay_interval) for x in usable]
+        later = [x[p.window - 1 + ahead :] for x in usable]
+        if not usable:
+            return found.mean.new_zeros(0, found.rank), found.mean.new_zeros(0, len(found.mean))
+        return torch.cat(windows) @ found.basis / found.singular_values[: found.rank], torch.cat(later)
 
     def _variance(self, name: str, found: Directions) -> Tensor:
         return as_noise_variance(self.noise.get(name), found, self.base, name)
@@ -234,7 +254,7 @@ class _Grids:
         edge = (found.n_windows**0.5 + len(found.basis) ** 0.5) ** 2
         return not noise * edge >= 1
 
-    def look(self, m: int, r: int, horizon: int) -> dict[str, Any]:
+    def look(self, m: int, r: int) -> dict[str, Any]:
         """What a cell shows without alignment."""
         p = replace(self.base, n_delays=m, rank=r)
         found = {name: grid[m] for name, grid in self.whole.items()}
@@ -243,7 +263,7 @@ class _Grids:
         resolved = all(self._reaches(name, d, p) for name, d in [*found.items(), *halves])
         above_noise = all(self._above_noise(name, d, r) for name, d in found.items())
         enough = r >= min(3, *(len(d.basis) for d in found.values()))
-        errors = [self._prediction_error(name, p, horizon) for name in self.halves] if resolved else []
+        errors = [self._prediction_error(name, p) for name in self.halves] if resolved else []
         return {
             "gap": gap,
             "resolved": resolved,
@@ -256,11 +276,12 @@ class _Grids:
         found = self.halves[name][half][p.n_delays]
         return solve(found, p, self._variance(name, found))
 
-    def _prediction_error(self, name: str, p: EmbeddingParameters, horizon: int) -> float:
-        """Of the operator of the even trials on some of the odd ones."""
-        needed = p.window + horizon * p.steps_ahead
-        held_out = [trial for trial in self.trials[name][1::2] if len(trial) >= needed][:MOST_TRIALS]
-        return self._operator(name, 0, p).prediction_error(held_out, horizon) if held_out else np.nan
+    def _prediction_error(self, name: str, p: EmbeddingParameters) -> float:
+        """Of the operator of the even trials on some of the odd ones: `Operator.prediction_error`, NaN if none."""
+        operator, (v, later) = self._operator(name, 0, p), self.held_out[name][p.n_delays]
+        newest = operator.singular_values[:, None] * operator.basis[: operator.n_channels].T
+        ahead = v[:, : p.rank] @ torch.linalg.matrix_power(operator.matrix, self.horizon).T @ newest
+        return float((ahead - later).square().sum() / later.square().sum())
 
     def split_half(self, m: int, r: int, n_starts: int, seed: int) -> np.ndarray:
         """Distances (k, k) of the even trials of each system to the odd trials of all."""

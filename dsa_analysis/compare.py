@@ -17,14 +17,15 @@ from sklearn.manifold import MDS
 from torch import Tensor
 from tqdm import tqdm
 
-from dsa_analysis.alignment import N_STARTS, align_pairs, as_operators
+from dsa_analysis.alignment import as_operators, check_starts
 from dsa_analysis.baselines import BASELINES, static_distances
 from dsa_analysis.choose import choose_embedding
 from dsa_analysis.covariances import Directions, directions
-from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
+from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice
 from dsa_analysis.dmd import Operator, as_noise_variance, concerns, largest_rank, solve, why_not
+from dsa_analysis.driven import DrivenOperator
 from dsa_analysis.embedding import EmbeddingParameters
-from dsa_analysis.spectra import spectral_distance
+from dsa_analysis.pairs import solve_pairs
 from dsa_analysis.windows import as_windows, cut
 
 MATRICES = ("distances", "lower_bounds", "agreement", "converged")
@@ -36,13 +37,13 @@ FORMAT = 2  # of the files written by Similarity.save
 class ComparisonParameters(EmbeddingParameters):
     """How systems are compared: the embedding, and the budget and group of the alignment; see `compare`."""
 
-    n_starts: int = N_STARTS
+    n_starts: int | str = "auto"
     group: str = "O"
     remove_trace: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("n_starts", self.n_starts)
+        check_starts(self.n_starts)
         check_choice("group", self.group, ("O", "SO"))
 
 
@@ -60,6 +61,8 @@ class Similarity:
     agreement : same shape
         Share of finished climbs that ended at the distance; 1 for exact metrics.
     converged : same shape, bool
+    gap : same shape
+        ``distances - lower_bounds``: by how much the true distances can be smaller than those found, at most.
     labels, other_labels : tuples of str
         Of rows and columns; the same tuple where systems were compared among themselves.
     operators, other_operators : dict
@@ -193,6 +196,10 @@ class Similarity:
         )
 
     @property
+    def gap(self) -> np.ndarray:
+        return self.distances - self.lower_bounds
+
+    @property
     def _square(self) -> bool:
         return self.labels == self.other_labels
 
@@ -216,10 +223,12 @@ def compare(
     windows: Any = None,
     on_rank: str = "lower",
     metric: str = "angular",
-    n_starts: int = N_STARTS,
+    n_starts: int | str = "auto",
     group: str = "O",
     remove_trace: bool = False,
+    n_sweeps: int = 0,
     seed: int = 0,
+    store: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Similarity:
@@ -228,8 +237,9 @@ def compare(
     Parameters
     ----------
     systems, others : mapping from name to system, or sequence of systems
-        A system is an array or a list of trials as in `fit_operator`, or, in place of data, an `Operator` or a square
-        matrix (a single trial with as many samples as channels has to come in a list, to be read as data).
+        A system is an array or a list of trials as in `fit_operator`, or, in place of data, an `Operator`, a
+        `DrivenOperator` (of which a saved result keeps the matrix) or a square matrix (a single trial with as many
+        samples as channels has to come in a list, to be read as data).
     n_delays, rank, delay_interval, steps_ahead, ridge, center, estimator
         As in `fit_operator`, the same for all systems. Not needed where all are operators, nor for "cka" and
         "procrustes". "auto" for n_delays, rank or both lets `choose_embedding` choose.
@@ -248,6 +258,11 @@ def compare(
         the recordings themselves, trials matched sample by sample.
     n_starts, group, remove_trace, seed
         As in `align`.
+    n_sweeps : int >= 0
+        Rounds in which each pair is started once more through third systems that both are aligned to: for large sets
+        of related systems with a small ``n_starts``. A distance then depends on which other systems are compared.
+    store : path, optional
+        Folder in which aligned pairs are kept as they come. An interrupted comparison, called again, does the rest.
     device : str or torch.device, optional
         Where everything is computed; by default each system is fitted where its data are, and all are aligned where
         the first is. "auto" takes CUDA where there is one.
@@ -267,7 +282,7 @@ def compare(
     }  # fmt: skip
     settings: dict[str, Any] = {
         "n_delays": n_delays, "rank": rank, **embedding, "on_rank": on_rank, "metric": metric, "n_starts": n_starts,
-        "group": group, "remove_trace": remove_trace, "seed": seed,
+        "group": group, "remove_trace": remove_trace, "n_sweeps": n_sweeps, "seed": seed,
     }  # fmt: skip
     wanted = as_device(device)
     groups = [as_systems(systems)] + ([as_systems(others)] if others is not None else [])
@@ -325,7 +340,8 @@ def compare(
     )
     solved = solve_pairs(
         stacked, first, second, metric, names=[f"system {name!r}" for group in operators for name in group],
-        n_starts=n_starts, group=group, remove_trace=remove_trace, seed=seed, progress=progress,
+        n_starts=n_starts, group=group, remove_trace=remove_trace, seed=seed, n_sweeps=n_sweeps, store=store,
+        progress=progress,
     )  # fmt: skip
     if not bool(solved[3].all()):
         count = f"{int((~solved[3]).sum())} of {len(solved[3])}"
@@ -345,27 +361,9 @@ def compare(
     return similarity([matrices(values, x) for values, x in zip(solved, own, strict=True)], operators)
 
 
-def solve_pairs(
-    operators: Tensor, first: Tensor, second: Tensor, metric: str, **budget: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Distance, lower bound, agreement and convergence, each (P,), of operators (N, n, n) at ``first`` and ``second``.
-
-    ``budget`` as in `align`; matched eigenvalues need none.
-    """
-    if metric == "spectral":
-        eigenvalues = torch.linalg.eigvals(operators)
-        distance = spectral_distance(eigenvalues[first], eigenvalues[second])
-        exact = torch.ones_like(distance)
-        return distance, torch.full_like(distance, torch.nan), exact, exact > 0
-    aligned = align_pairs(operators, first, second, **budget)
-    angles = aligned.distance, aligned.lower_bound
-    distance, bound = angles if metric == "angular" else (2 * (angle / 2).sin() for angle in angles)
-    return distance, bound, aligned.agreement, aligned.converged
-
-
 def _all_trials(systems: Mapping[str, Any], metric: str, device: torch.device | None) -> dict[str, list[Tensor]]:
     for name, system in systems.items():
-        if isinstance(system, Operator):
+        if isinstance(system, (Operator, DrivenOperator)):
             raise DataError(f"metric = {metric!r} compares recordings, but system {name!r} came as an operator")
     return {name: as_trials(system, name, device) for name, system in systems.items()}
 
@@ -391,7 +389,7 @@ def all_operators(
         for group in groups:
             ready.append({})
             for name, system in group.items():
-                if isinstance(system, Operator):
+                if isinstance(system, (Operator, DrivenOperator)):
                     ready[-1][name] = system
                 elif _is_matrix(system):
                     ready[-1][name] = as_operators(system, f"system {name!r}", device)
@@ -492,7 +490,7 @@ def _pieces(
 ) -> dict[str, Any]:
     """All systems cut into windows, system by system."""
     for name, system in systems.items():
-        if isinstance(system, Operator) or _is_matrix(system):
+        if isinstance(system, (Operator, DrivenOperator)) or _is_matrix(system):
             raise DataError(f"windows are cut from trials, but system {name!r} came as an operator")
     return {
         _piece(name, window): trials

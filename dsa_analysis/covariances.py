@@ -185,11 +185,11 @@ def lag_covariances(trials: list[Tensor], p: EmbeddingParameters, name: str = "s
     m, d, s, c = p.n_delays, p.delay_interval, p.steps_ahead, len(mean)
     if s % d == 0:  # every d-th sample is a trial of its own, in which windows have no holes
         phases = [trial[start::d] for trial in trials for start in range(d)]
-        J = _lag_gram(phases, mean, m + s // d)
+        J = lag_gram(phases, mean, m + s // d)
         past, cross = J[s // d :, :, s // d :], J[s // d :, :, :m]
     else:  # a window and its successor hold different phases: each sample carries the one s later beside it
         pairs = [torch.cat([trial[:-s], trial[s:]], 1) for trial in trials]
-        J = _lag_gram([pair[start::d] for pair in pairs for start in range(d)], mean.repeat(2), m)
+        J = lag_gram([pair[start::d] for pair in pairs for start in range(d)], mean.repeat(2), m)
         past, cross = J[:, :c, :, :c], J[:, :c, :, c:]
     ends = p.window - 1 + s
     heads, tails = (
@@ -240,7 +240,7 @@ def _from_coordinates(
     return Directions(S, (U[:, :k] * signs).contiguous(), *moments, mean, floor, len(V), len(past), trials[0].dtype)
 
 
-def _lag_gram(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
+def lag_gram(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
     """J = sum g g^T over all windows g of w consecutive samples, newest first: (w, c, w, c) float64.
 
     J[i, :, j] sums products of samples j - i apart. Its first row takes w products over all samples; from there down a
@@ -304,12 +304,12 @@ def _second_pass(
     trials: list[Tensor], mean: Tensor, p: EmbeddingParameters, U: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """S, U and V again, from windows projected on the span of U: without squares, small directions keep digits."""
-    Y = torch.cat([_project(trial.double() - mean, p, U) for trial in trials])
+    Y = torch.cat([project(trial.double() - mean, p, U) for trial in trials])
     V, S, rotation = torch.linalg.svd(Y, full_matrices=False)
     return S, U @ rotation.T, V
 
 
-def _project(trial: Tensor, p: EmbeddingParameters, U: Tensor) -> Tensor:
+def project(trial: Tensor, p: EmbeddingParameters, U: Tensor) -> Tensor:
     """Windows of a centred trial times U, (n_windows, columns of U), one delay at a time."""
     blocks = U.unflatten(0, (p.n_delays, -1))
     return reduce(torch.add, (trial[part] @ b for part, b in zip(_delays(len(trial), p), blocks, strict=True)))

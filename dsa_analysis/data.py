@@ -86,10 +86,13 @@ def as_systems(systems: Any) -> dict[str, Any]:
     return named
 
 
-def as_trials(system: Any, name: str = "system", device: torch.device | None = None) -> list[Tensor]:
+def as_trials(
+    system: Any, name: str = "system", device: torch.device | None = None, *, constant: bool = False
+) -> list[Tensor]:
     """The trials of one system, each (n_times, n_channels), finite and real, in the precision they came in.
 
-    Trials of a tensor are views of it. ``name`` is used in messages; ``device`` moves the trials there.
+    Trials of a tensor are views of it. ``name`` is used in messages; ``device`` moves the trials there;
+    ``constant`` lets channels pass that do not vary.
 
     Raises
     ------
@@ -128,7 +131,8 @@ def as_trials(system: Any, name: str = "system", device: torch.device | None = N
                 f"the same, at least 1"
             )
     refuse_non_finite(trials, name)
-    _look_at_variance(trials, name)
+    if not constant:
+        _look_at_variance(trials, name)
     return [trial.to(device) for trial in trials] if device is not None else trials
 
 

@@ -22,8 +22,8 @@ Over one sample slow dynamics hardly differ from standing still, and the operato
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -63,14 +63,14 @@ class Operator:
     n_windows : int
     """
 
-    matrix: Tensor
-    singular_values: Tensor
-    basis: Tensor
-    mean: Tensor
+    matrix: Tensor = field(repr=False)
+    singular_values: Tensor = field(repr=False)
+    basis: Tensor = field(repr=False)
+    mean: Tensor = field(repr=False)
     gap: float
     n_transitions: int
     parameters: EmbeddingParameters
-    noise_variance: Tensor
+    noise_variance: Tensor = field(repr=False)
     n_windows: int
 
     @property
@@ -88,10 +88,7 @@ class Operator:
     @property
     def eigenvalues(self) -> Tensor:
         """(rank,) complex, largest modulus first; of a conjugate pair the one with positive imaginary part first."""
-        values = torch.linalg.eigvals(self.matrix)
-        values = values[values.imag.argsort(descending=True)]
-        # rounded, since the two of a pair may differ in the last digit of their modulus
-        return values[values.abs().round(decimals=12).argsort(descending=True, stable=True)]
+        return spectra.eigenvalues(self.matrix)
 
     @property
     def gaps(self) -> Tensor:
@@ -249,6 +246,53 @@ def repeat_variance(trials: Any, conditions: Sequence[Any]) -> Tensor:
     if not freedom:
         raise DataError("no condition has two trials: without repeats nothing tells noise from signal")
     return squares / freedom
+
+
+def common_weights(operators: Mapping[str, Operator]) -> dict[str, Operator]:
+    """The same operators with the directions of all weighted alike, by the share of signal in the noisiest system.
+
+    A signal-weighted operator shrinks what it says of directions k and l by sqrt(d_k d_l), d being the
+    `Operator.signal_fraction` of its own recording. Recordings of unlike noise differ in that alone, so here
+
+        A_kl  <-  A_kl sqrt(w_k w_l),        w_k = (smallest d_k in the set) / (own d_k),
+
+    and a direction in which some system holds no signal (d <= 0) counts in none. Hand the outcome to `compare` in place
+    of the data.
+
+    For sets whose recordings differ in noise; where they do not, it costs detail and gains nothing. Predict about a
+    window ahead: one sample ahead what is left of the noise outweighs what systems differ in. Of Lorenz recordings at
+    20, 10, 5, 0 and -6 dB in one set (rank 8, 20 delays, 20 steps ahead) the regimes were told apart with an AUROC of
+    1.00 in place of .96, and rho 28, 35, 45 with .97 in place of .61 (500 samples; .82 for .55 of rho 35, 40, 45).
+
+    Parameters
+    ----------
+    operators : mapping from name to Operator
+        As fitted with estimator = "signal_weighted", all of one rank.
+
+    Raises
+    ------
+    DataError
+        Operators of another estimator or of unequal rank, or none.
+    """
+    if not operators:
+        raise DataError("no operators came; at least one is needed")
+    ranks = {name: operator.rank for name, operator in operators.items()}
+    for name, operator in operators.items():
+        if operator.parameters.estimator != "signal_weighted":
+            raise DataError(
+                f"operator {name!r} was fitted with estimator = {operator.parameters.estimator!r}, which weights no "
+                f"direction by its signal; fit it with 'signal_weighted'"
+            )
+    if len(set(ranks.values())) > 1:
+        listed = ", ".join(f"{name!r} {rank}" for name, rank in ranks.items())
+        raise DataError(f"operators of unequal rank share no weights: {listed}; fit all systems at one rank")
+    least = torch.stack([operator.signal_fraction.cpu() for operator in operators.values()]).amin(0)
+    weighted = {}
+    for name, operator in operators.items():
+        own = operator.signal_fraction
+        root = torch.where(least.to(own) > 0, least.to(own) / own, 0.0).sqrt()
+        weighted[name] = replace(operator, matrix=operator.matrix * root[:, None] * root)
+    return weighted
 
 
 def fit(

@@ -21,7 +21,6 @@ from torch import Tensor
 from dsa_analysis.alignment import align, as_operators
 from dsa_analysis.compare import Similarity
 from dsa_analysis.data import DataError, check_choice
-from dsa_analysis.dmd import Operator
 from dsa_analysis.spectra import frequencies, time_constants
 
 
@@ -49,7 +48,7 @@ class Explanation:
     distance: float
 
 
-def explain(similarity: Similarity, first: str, second: str, *, dt: float) -> Explanation:
+def explain(similarity: Similarity, first: str, second: str, *, dt: float, window: str | None = None) -> Explanation:
     """Share out the difference of two of the systems compared among their modes.
 
     Parameters
@@ -60,28 +59,38 @@ def explain(similarity: Similarity, first: str, second: str, *, dt: float) -> Ex
         Labels.
     dt : float > 0, in ms
         Sampling interval, for time constants and frequencies.
+    window : str, optional
+        Where systems were compared window by window: which of the windows, each of which has an operator of its own.
 
     Raises
     ------
     DataError
-        An unknown label, a metric without operators or without alignment, systems compared window by window, or a
-        sampling interval that is not positive.
+        An unknown label or window, a window left out or given for whole trials, a metric without operators or without
+        alignment, or a sampling interval that is not positive.
     """
     check_choice("metric", similarity.metric, ("angular", "euclidean"))
     check_choice("first", first, similarity.labels)
     check_choice("second", second, similarity.other_labels)
-    if similarity.by_window is not None:
-        raise DataError("systems were compared window by window; cut their trials to one window and compare these")
     if not dt > 0:
         raise DataError(f"dt = {dt!r} is not a time in ms above 0")
     originals = similarity.operators[first], similarity.other_operators[second]
+    windows = list(similarity.settings.get("windows", ()))
+    if windows and window is None:
+        raise DataError(
+            f"systems were compared window by window; give window as one of {', '.join(map(repr, windows))}"
+        )
+    if window is not None:
+        if not windows:
+            raise DataError(f"window = {window!r} came, but whole trials were compared; leave window out")
+        check_choice("window", window, windows)
+        originals = originals[0][windows.index(window)], originals[1][windows.index(window)]
     settings = {key: similarity.settings[key] for key in ("n_starts", "group", "remove_trace", "seed")}
     solved = align(*originals, **settings, device="cpu")
     scaled = [_Unit.of(getattr(original, "matrix", original), settings["remove_trace"]) for original in originals]
     A, M = scaled[0].matrix, solved.transform @ scaled[1].matrix @ solved.transform.mT
     tables = []
     for name, original, unit, matrix in zip((first, second), originals, scaled, (A, M), strict=True):
-        steps = original.parameters.steps_ahead if isinstance(original, Operator) else 1
+        steps = original.parameters.steps_ahead if hasattr(original, "parameters") else 1
         values, basis = _modes(matrix)
         eigenvalues = values * unit.norm + unit.mean
         share = ((A - M).to(basis) @ basis).abs().square().sum(0) / (A - M).square().sum()

@@ -1,33 +1,32 @@
-"""What a distance is worth: the noise floor under it, intervals around it, tests of what it says about groups.
+"""What a distance is worth: the noise floor under it, and intervals around it and around what it says about groups.
 
 Distances between k systems are k (k - 1) / 2 numbers that rest on k systems: pairs that share one are not independent.
-So nothing here resamples or permutes pairs. Intervals resample systems, within their groups, and, if given replicates
-from `trial_replicates`, the trials within systems (BCa bootstrap, Efron 1987); tests permute which system is which
-(PERMANOVA, Anderson 2001; Mantel 1967).
+So nothing here resamples pairs. Intervals resample systems, within their groups, and, if given replicates from
+`trial_replicates`, the trials within systems (BCa bootstrap, Efron 1987). Tests of groups and designs stand in
+`permutation`.
 
 All take a `Similarity` of systems among themselves or its matrix (k, k).
 """
 
-import itertools
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from scipy.stats import t as student
 from sklearn.metrics import silhouette_score
 from tqdm import tqdm
 
 from dsa_analysis.alignment import as_operators
 from dsa_analysis.baselines import BASELINES, static_distances
-from dsa_analysis.compare import METRICS, ComparisonParameters, Similarity, all_operators, solve_pairs
+from dsa_analysis.compare import METRICS, ComparisonParameters, Similarity, all_operators
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
 from dsa_analysis.dmd import Operator, fit
+from dsa_analysis.pairs import solve_pairs
+from dsa_analysis.windows import cut
 
 
 class Interval(NamedTuple):
@@ -40,40 +39,6 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
-
-
-@dataclass(frozen=True)
-class PermutationTest:
-    """Outcome of a permutation test.
-
-    Attributes
-    ----------
-    statistic : float
-        Pseudo-F of `permanova`, correlation of `mantel`.
-    p : float
-        Share of permutations, the one observed among them, that reach the statistic.
-    n_permutations : int
-        Permutations drawn, or, where ``exact``, all there are.
-    exact : bool
-        Whether all were gone through.
-    r_squared : float
-        Share of the sum of squares that groups or design explain, in [0, 1].
-    spread : dict
-        `permanova` only: group -> mean distance of its systems to its centre.
-    spread_p : float
-        `permanova` only: p of the hypothesis that groups have the same spread.
-    """
-
-    statistic: float
-    p: float
-    n_permutations: int
-    exact: bool
-    r_squared: float
-    spread: dict[Any, float]
-    spread_p: float
-
-    def __str__(self) -> str:
-        return f"{self.statistic:.3f}, p = {self.p:.2g} ({self.n_permutations} permutations{', all' * self.exact})"
 
 
 # ---- trials ----------------------------------------------------------------------------------------------------------
@@ -132,7 +97,12 @@ def noise_floor(
     stacked = as_operators([operator for half in operators for operator in half.values()], "operators")
     first = torch.arange(len(stacked) // 2, device=stacked.device)
     names = [f"system {name!r}" for half in operators for name in half]
-    budget = {"n_starts": wanted.n_starts, "group": wanted.group, "remove_trace": wanted.remove_trace, "names": names}
+    budget: dict[str, Any] = {
+        "n_starts": wanted.n_starts,
+        "group": wanted.group,
+        "remove_trace": wanted.remove_trace,
+        "names": names,
+    }
     floor = solve_pairs(stacked, first, first + len(first), metric, **budget, seed=seed, progress=progress)[0]
     return pd.Series(floor.view(n_splits, -1).mean(0).cpu().numpy(), index=list(trials), name="noise floor")
 
@@ -156,66 +126,81 @@ def trial_replicates(
     systems
         The ones that were compared, as data.
     similarity : Similarity
-        Of ``systems`` among themselves.
+        Of ``systems`` among themselves. Where these were compared window by window, a trial is drawn with all of its
+        windows, and distances are again means over windows.
     n_replicates : int >= 1
     seed : int >= 0
 
     Raises
     ------
     DataError
-        Systems that are operators, have a single trial, are others than those of ``similarity``, or were compared
-        window by window.
+        Systems that are operators, have a single trial, or are others than those of ``similarity``.
     """
     check_count("n_replicates", n_replicates)
     check_count("seed", seed, 0)
     trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
     if tuple(trials) != similarity.labels or similarity.labels != similarity.other_labels:
         raise DataError(f"systems {', '.join(trials)} are not those compared, {', '.join(similarity.labels)}")
-    if similarity.by_window is not None:
-        raise DataError("systems were compared window by window; cut their trials to one window and compare these")
     for name, parts in trials.items():
         if len(parts) < 2:
             raise DataError(f"system {name!r} has one trial; to draw trials again at least 2 are needed")
+    pieces: Pieces = [trials]
+    if similarity.by_window is not None:
+        windows = similarity.settings["windows"]
+        cuts = {name: cut(parts, windows, name) for name, parts in trials.items()}
+        pieces = [{name: own[window] for name, own in cuts.items()} for window in windows]
     generator, k = np.random.default_rng(seed), len(trials)
     rows, columns = np.triu_indices(k, 1)
     result = np.zeros((n_replicates, k, k))
-    resolve = None if similarity.metric in BASELINES else _resolver(similarity, rows, columns)
+    solve = _static(similarity.metric) if similarity.metric in BASELINES else _aligned(similarity)
     for replicate in tqdm(range(n_replicates), desc="replicates", delay=2, leave=False, disable=not progress):
-        drawn, chosen = {}, np.empty(0, int)
+        order, chosen = np.empty(0, int), {}
         for name, parts in trials.items():
-            if resolve is not None or not len(chosen):  # CKA and Procrustes see matched trials, drawn together
-                chosen = generator.integers(len(parts), size=len(parts))
-            drawn[name] = [parts[i] for i in chosen]
-        if resolve is None:
-            result[replicate] = static_distances(drawn, drawn, similarity.metric).cpu().numpy()
-            np.fill_diagonal(result[replicate], 0.0)
-        else:
-            result[replicate, rows, columns] = result[replicate, columns, rows] = resolve(drawn)
+            if similarity.metric not in BASELINES or not len(order):  # these see matched trials, drawn together
+                order = generator.integers(len(parts), size=len(parts))
+            chosen[name] = order
+        drawn = [{name: [own[i] for i in chosen[name]] for name, own in piece.items()} for piece in pieces]
+        result[replicate, rows, columns] = result[replicate, columns, rows] = solve(drawn)[:, rows, columns].mean(0)
     return result
 
 
-def _resolver(similarity: Similarity, rows: np.ndarray, columns: np.ndarray) -> Callable[[dict[str, Any]], np.ndarray]:
-    """Trials of the same systems -> distances of the pairs.
+Pieces = list[dict[str, list[torch.Tensor]]]  # of each window, the trials of each system
+
+
+def _static(metric: str) -> Callable[[Pieces], np.ndarray]:
+    """Pieces of systems -> distances (n_windows, k, k) between the recordings themselves."""
+    return lambda pieces: np.stack([static_distances(piece, piece, metric).cpu().numpy() for piece in pieces])
+
+
+def _aligned(similarity: Similarity) -> Callable[[Pieces], np.ndarray]:
+    """Pieces of the systems compared -> distances (n_windows, k, k) between operators of the same settings.
 
     Alignments are solved afresh: carried over from those of all trials they end in a lesser optimum more often than
     not, since the axes of each system turn with the trials, and save less than half of the time.
     """
-    old = [similarity.operators[label] for label in similarity.labels]
-    for label, operator in zip(similarity.labels, old, strict=True):
+    old, k = [similarity.operators[label] for label in similarity.labels], len(similarity.labels)
+    by_window = [tuple(old)] if similarity.by_window is None else list(zip(*old, strict=True))
+    for label, operator in zip(similarity.labels, by_window[0], strict=True):
         if not isinstance(operator, Operator):
             raise DataError(f"system {label!r} was compared as a matrix; it has no trials to draw again")
     budget = {key: similarity.settings[key] for key in ("n_starts", "group", "remove_trace", "seed")}
     noise = similarity.settings.get("noise_variance", {})  # where it was given; else each replicate estimates its own
-    first, second = torch.from_numpy(rows), torch.from_numpy(columns)
+    rows, columns = torch.triu_indices(k, k, 1)
+    windows = k * torch.arange(len(by_window))[:, None]
 
-    def resolve(drawn: dict[str, Any]) -> np.ndarray:
+    def solve(pieces: Pieces) -> np.ndarray:
         matrices = [
             fit(parts, operator.parameters, name, np.asarray(noise[name]) if name in noise else None)[0].matrix
-            for operator, (name, parts) in zip(old, drawn.items(), strict=True)
+            for operators, piece in zip(by_window, pieces, strict=True)
+            for operator, (name, parts) in zip(operators, piece.items(), strict=True)
         ]
-        return solve_pairs(torch.stack(matrices), first, second, similarity.metric, **budget)[0].cpu().numpy()
+        first, second = ((windows + index).ravel() for index in (rows, columns))
+        solved = solve_pairs(torch.stack(matrices), first, second, similarity.metric, **budget)[0].cpu()
+        distances = torch.zeros(len(by_window), k, k, dtype=solved.dtype)
+        distances[:, rows, columns] = solved.view(len(by_window), -1)
+        return distances.numpy()
 
-    return resolve
+    return solve
 
 
 def distance_intervals(
@@ -227,7 +212,7 @@ def distance_intervals(
     distance, once in the estimate and once more in each of ``replicates`` (n, k, k), so limits on
     2 d^2 - (replicates)^2 are free of it. A lower limit of 0 means that the trials do not tell the systems apart.
     """
-    distances = _square(similarity)
+    distances = as_distances(similarity)
     _refuse_replicates(replicates, distances, 20)
     tails = (1 + confidence) / 2, (1 - confidence) / 2
     low, high = 2 * distances**2 - np.quantile(replicates**2, tails, 0)
@@ -242,13 +227,13 @@ def silhouette(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> fl
 
     Rousseeuw 1987.
     """
-    distances = _square(similarity, groups)
+    distances = as_distances(similarity, groups)
     return float(silhouette_score(distances, groups, metric="precomputed"))
 
 
 def auroc(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> float:
     """Probability in [0, 1] that a pair from two groups is farther apart than a pair from one group."""
-    distances, (_, labels) = _square(similarity, groups), np.unique(np.asarray(groups), return_inverse=True)
+    distances, (_, labels) = as_distances(similarity, groups), np.unique(np.asarray(groups), return_inverse=True)
     value = _auroc(distances, labels, np.ones(len(labels)))
     if math.isnan(value):
         raise DataError("groups hold no two systems of the same group, or of different groups: nothing to tell apart")
@@ -261,7 +246,7 @@ def spearman(similarity: Similarity | np.ndarray, design: np.ndarray) -> float:
     Such as the number of parts two systems share. With one value for each of k systems on both sides, such as distances
     to a reference and performances, it is the ordinary rank correlation.
     """
-    return _spearman(*_matched(similarity, design), weights=np.ones(len(design)))
+    return _spearman(*as_matched(similarity, design), weights=np.ones(len(design)))
 
 
 def auroc_interval(similarity: Similarity | np.ndarray, groups: Sequence[Any], **bootstrap: Any) -> Interval:
@@ -285,20 +270,20 @@ def auroc_interval(similarity: Similarity | np.ndarray, groups: Sequence[Any], *
         cannot say how close to 1 it is.
     """
     auroc(similarity, groups)
-    distances, (_, labels) = _square(similarity), np.unique(np.asarray(groups), return_inverse=True)
+    distances, (_, labels) = as_distances(similarity), np.unique(np.asarray(groups), return_inverse=True)
     return _bootstrap(lambda d, w: _auroc(d, labels, w), distances, labels, **bootstrap)
 
 
 def silhouette_interval(similarity: Similarity | np.ndarray, groups: Sequence[Any], **bootstrap: Any) -> Interval:
     """`silhouette` with its interval over systems, drawn again within groups; arguments as in `auroc_interval`."""
     silhouette(similarity, groups)
-    distances, (_, labels) = _square(similarity), np.unique(np.asarray(groups), return_inverse=True)
+    distances, (_, labels) = as_distances(similarity), np.unique(np.asarray(groups), return_inverse=True)
     return _bootstrap(lambda d, w: _silhouette(d, labels, w), distances, labels, **bootstrap)
 
 
 def spearman_interval(similarity: Similarity | np.ndarray, design: np.ndarray, **bootstrap: Any) -> Interval:
     """`spearman` with its interval over systems; further arguments as in `auroc_interval`."""
-    distances, design = _matched(similarity, design)
+    distances, design = as_matched(similarity, design)
     one_group = np.zeros(len(design), int)
     return _bootstrap(lambda d, w: _spearman(d, design, w), distances, one_group, **bootstrap)
 
@@ -410,236 +395,10 @@ def _midranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (np.cumsum(at) - at / 2)[place]
 
 
-# ---- permutations ----------------------------------------------------------------------------------------------------
-
-
-def permanova(
-    similarity: Similarity | np.ndarray,
-    groups: Sequence[Any],
-    *,
-    units: Sequence[Any] | None = None,
-    blocks: Sequence[Any] | None = None,
-    n_permutations: int = 9999,
-    seed: int = 0,
-) -> PermutationTest:
-    """Do groups differ in place? Permutational analysis of variance of squared distances (Anderson 2001).
-
-    With N systems in a groups, F = ((SS_total - SS_within) / (a - 1)) / (SS_within / (N - a)), sums of squares being
-    sums of squared distances of pairs, divided by the number of systems they are among.
-
-    Parameters
-    ----------
-    similarity : Similarity or (k, k)
-    groups : k labels
-    units : k labels, optional
-        Systems that are not exchangeable one by one because they come from one animal, network or seed: those of a unit
-        are of one group and change it together. By default each system is a unit.
-    blocks : k labels, optional
-        Labels are exchanged within blocks only, such as within a task or a session: differences between blocks then
-        cannot look like differences between groups.
-    n_permutations : int >= 99
-        Drawn at random; if there are no more than that, all are gone through once.
-    seed : int >= 0
-
-    Warns
-    -----
-    UserWarning
-        Groups differ in spread (distances to the centre of their group, Anderson 2006, p < .05): a small p may then
-        tell of spread instead of place, above all where groups are of unequal size.
-
-    Raises
-    ------
-    DataError
-        Fewer than two groups, no group of two, units in two groups or two blocks, or nothing to permute.
-    """
-    distances = _square(similarity, groups)
-    names, labels = np.unique(np.asarray(groups), return_inverse=True)
-    k, a = len(labels), len(names)
-    if not 1 < a < k:
-        raise DataError(f"{a} groups came for {k} systems; at least two groups are needed, one of them of two systems")
-    exchange = _exchangeable(k, units, blocks, n_permutations, seed, alike=False)
-    _refuse_torn(exchange.members, units, labels, "groups")
-    of_unit = labels[[own[0] for own in exchange.members]]
-    permuted = of_unit[exchange.orders][:, exchange.of_system]  # (P, k)
-    if (permuted == labels).all():
-        raise DataError("nothing to permute: within each block all systems are of one group")
-    squares = distances**2
-    total = squares.sum() / (2 * k)
-
-    def pseudo_f(labels: np.ndarray) -> np.ndarray:
-        within = np.zeros(len(labels))
-        for group in range(a):
-            own = (labels == group).astype(float)
-            within += ((own @ squares) * own).sum(1) / (2 * own.sum(1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return ((total - within) / (a - 1)) / (within / (k - a))
-
-    reached = float(pseudo_f(labels[None])[0])
-    if math.isnan(reached):
-        raise DataError("all distances are zero: groups cannot differ")
-    away = _distances_to_centres(squares, labels)
-    spread_p = _p_value(float(_levene(away, labels[None], a)[0]), _levene(away, permuted, a), exchange.exact)
-    spread = {name: float(away[labels == group].mean()) for group, name in enumerate(names.tolist())}
-    if spread_p < 0.05:
-        listed = ", ".join(f"{name} {value:.3g}" for name, value in spread.items())
-        warnings.warn(
-            f"groups differ in spread (mean distance to their centre: {listed}; p = {spread_p:.2g}): the difference "
-            f"found between groups may be one of spread instead of place",
-            stacklevel=2,
-        )
-    return PermutationTest(
-        statistic=reached,
-        p=_p_value(reached, pseudo_f(permuted), exchange.exact),
-        n_permutations=len(permuted),
-        exact=exchange.exact,
-        r_squared=float(1 / (1 + (k - a) / ((a - 1) * reached))) if reached else 0.0,
-        spread=spread,
-        spread_p=spread_p,
-    )
-
-
-def mantel(
-    similarity: Similarity | np.ndarray,
-    design: np.ndarray,
-    *,
-    method: str = "spearman",
-    alternative: str = "two-sided",
-    units: Sequence[Any] | None = None,
-    blocks: Sequence[Any] | None = None,
-    n_permutations: int = 9999,
-    seed: int = 0,
-) -> PermutationTest:
-    """Do distances follow a design? Correlation of all pairs, tested by permuting the systems (Mantel 1967).
-
-    Parameters
-    ----------
-    similarity : Similarity or (k, k)
-    design : (k, k), symmetric
-        What is expected of each pair, such as the number of motifs or parts that two systems share (then expect a
-        negative correlation). Its diagonal is not looked at.
-    method : "spearman" or "pearson"
-    alternative : "two-sided", "greater" or "less"
-    units, blocks, n_permutations, seed
-        As in `permanova`. Units exchange places only with units of the same size.
-    """
-    check_choice("method", method, ("spearman", "pearson"))
-    check_choice("alternative", alternative, ("two-sided", "greater", "less"))
-    distances, design = _matched(similarity, design)
-    if distances.ndim == 1:
-        raise DataError("a Mantel test needs the distances of all pairs, (k, k)")
-    k = len(distances)
-    rows, columns = np.triu_indices(k, 1)
-    x, y = distances[rows, columns], design[rows, columns]
-    x, y = (rankdata(v) if method == "spearman" else v for v in (x, y))
-    x, y = (v - v.mean() for v in (x, y))
-    if min(np.ptp(x), np.ptp(y)) == 0:
-        raise DataError(f"{'distances' if np.ptp(x) == 0 else 'design'} are the same for all pairs: no correlation")
-    x, y = (v / np.linalg.norm(v) for v in (x, y))
-    exchange = _exchangeable(k, units, blocks, n_permutations, seed, alike=True)
-    table = np.array([np.resize(own, k) for own in exchange.members])  # (unit, k), of which a unit's size counts
-    orders = np.empty((len(exchange.orders), k), int)
-    for unit, own in enumerate(exchange.members):
-        orders[:, own] = table[exchange.orders[:, unit], : len(own)]
-    full = np.zeros((k, k))
-    full[rows, columns] = full[columns, rows] = x
-    chunks = np.array_split(orders, max(1, len(orders) * len(x) // 2_000_000))
-    permuted = np.concatenate([full[chunk[:, rows], chunk[:, columns]] @ y for chunk in chunks])
-    r = float(x @ y)
-    turn = {"two-sided": np.abs, "greater": np.positive, "less": np.negative}[alternative]
-    p = _p_value(float(turn(r)), turn(permuted), exchange.exact)
-    return PermutationTest(r, p, len(orders), exchange.exact, r**2, {}, math.nan)
-
-
-def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """p values adjusted for being several (Holm 1979): below alpha with a chance of at most alpha of any false one."""
-    p = np.asarray(p_values, dtype=float)
-    if p.ndim != 1 or not len(p) or not ((p >= 0) & (p <= 1)).all():
-        raise DataError("p_values are a list of numbers in [0, 1]")
-    order = p.argsort()
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return adjusted[order.argsort()]
-
-
-class _Units(NamedTuple):
-    """What is exchangeable: systems in units, and orders of the units that keep to their blocks."""
-
-    of_system: np.ndarray  # (k,) unit of each system
-    members: list[np.ndarray]  # systems of each unit
-    orders: np.ndarray  # (P, n_units)
-    exact: bool  # whether these are all orders there are
-
-
-def _exchangeable(
-    k: int, units: Sequence[Any] | None, blocks: Sequence[Any] | None, n_permutations: int, seed: int, alike: bool
-) -> _Units:
-    """All orders of the units, if there are no more than ``n_permutations``, or so many drawn at random.
-
-    With ``alike`` a unit exchanges only with units of as many systems.
-    """
-    check_count("n_permutations", n_permutations, 99)
-    check_count("seed", seed, 0)
-    for name, given in (("units", units), ("blocks", blocks)):
-        if given is not None and len(given) != k:
-            raise DataError(f"{len(given)} {name} came for {k} systems")
-    _, unit = np.unique(np.arange(k) if units is None else np.asarray(units), return_inverse=True)
-    _, block = np.unique(np.zeros(k) if blocks is None else np.asarray(blocks), return_inverse=True)
-    members = [np.flatnonzero(unit == u) for u in range(unit.max() + 1)]
-    _refuse_torn(members, units, block, "blocks")
-    keys = [(block[own[0]], len(own) if alike else 0) for own in members]
-    places = [np.flatnonzero([key == other for other in keys]) for key in sorted(set(keys))]
-    n_orders = math.prod(math.factorial(len(place)) for place in places)
-    if n_orders == 1:
-        raise DataError(f"nothing to permute: {len(members)} units in blocks of one each")
-    if exact := n_orders <= n_permutations:
-        parts = [np.array(list(itertools.permutations(place))) for place in places]
-        chosen = [np.array(index) for index in itertools.product(*(range(len(part)) for part in parts))]
-        picked = [part[[index[b] for index in chosen]] for b, part in enumerate(parts)]
-    else:
-        generator = np.random.default_rng(seed)
-        picked = [generator.permuted(np.tile(place, (n_permutations, 1)), axis=1) for place in places]
-    orders = np.empty((len(picked[0]), len(members)), int)
-    for place, part in zip(places, picked, strict=True):
-        orders[:, place] = part
-    return _Units(unit, members, orders, exact)
-
-
-def _refuse_torn(members: list[np.ndarray], units: Sequence[Any] | None, labels: np.ndarray, what: str) -> None:
-    for own in members:
-        if units is not None and len(set(labels[own])) > 1:
-            raise DataError(
-                f"unit {np.asarray(units)[own[0]].tolist()!r} lies in several {what}; its systems could not move "
-                f"together"
-            )
-
-
-def _p_value(reached: float, permuted: np.ndarray, exact: bool) -> float:
-    """Share of permutations that reach the statistic; of drawn ones the order observed is one more."""
-    margin = 1e-9 * abs(reached) if math.isfinite(reached) else 0.0  # equal partitions may differ in their last digits
-    count = int((permuted >= reached - margin).sum())
-    return count / len(permuted) if exact else (1 + count) / (1 + len(permuted))
-
-
-def _distances_to_centres(squares: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Distance of each system to the centroid of its group, from squared distances (Anderson 2006, eq. 6)."""
-    own = (labels[:, None] == labels) / np.bincount(labels)[labels][:, None]  # rows: weights of the group
-    from_centre = (own * squares).sum(1) - ((own @ squares) * own).sum(1) / 2
-    return np.sqrt(from_centre.clip(0))  # a centre outside Euclidean space may lie at less than no distance
-
-
-def _levene(away: np.ndarray, labels: np.ndarray, n_groups: int) -> np.ndarray:
-    """F of the analysis of variance of ``away`` (k,) for each row of labels (P, k)."""
-    own = np.stack([labels == group for group in range(n_groups)], 1).astype(float)  # (P, group, k)
-    size = own.sum(-1)
-    between = (size * (own @ away / size - away.mean()) ** 2).sum(1)
-    within = np.square(away - away.mean()).sum() - between
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num((between / (n_groups - 1)) / (within / (len(away) - n_groups)), posinf=np.inf)
-
-
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _square(similarity: Similarity | np.ndarray, groups: Sequence[Any] | None = None) -> np.ndarray:
+def as_distances(similarity: Similarity | np.ndarray, groups: Sequence[Any] | None = None) -> np.ndarray:
     """The distances of systems among themselves, checked."""
     distances = np.asarray(getattr(similarity, "distances", similarity), dtype=float)
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
@@ -653,10 +412,10 @@ def _square(similarity: Similarity | np.ndarray, groups: Sequence[Any] | None = 
     return distances
 
 
-def _matched(similarity: Similarity | np.ndarray, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def as_matched(similarity: Similarity | np.ndarray, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances and what they are held against, both (k, k) and symmetric or both (k,)."""
     values, design = np.asarray(getattr(similarity, "distances", similarity), dtype=float), np.asarray(design, float)
-    values = values if values.ndim == 1 else _square(values)
+    values = values if values.ndim == 1 else as_distances(values)
     if design.shape != values.shape:
         raise DataError(f"design has shape {design.shape}, the distances {values.shape}; they need the same")
     off = ~np.eye(len(design), dtype=bool) if design.ndim == 2 else np.ones(len(design), dtype=bool)

@@ -1,12 +1,22 @@
-"""Eigenvalues of linear operators: how far apart two spectra are, and what an eigenvalue means in time."""
+"""Eigenvalues of linear operators: how far apart two spectra are, what an eigenvalue means in time, and whether the
+slow modes of one operator are those of another."""
 
 import math
 
+import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dsa_analysis.data import DataError
+from dsa_analysis.data import DataError, check_count
+
+
+def eigenvalues(matrix: Tensor) -> Tensor:
+    """(n,) complex, largest modulus first; of a conjugate pair the one with positive imaginary part first."""
+    values = torch.linalg.eigvals(matrix)
+    values = values[values.imag.argsort(descending=True)]
+    # rounded, since the two of a pair may differ in the last digit of their modulus
+    return values[values.abs().round(decimals=12).argsort(descending=True, stable=True)]
 
 
 def spectral_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -47,3 +57,53 @@ def time_constants(eigenvalues: Tensor, step: float) -> Tensor:
 def frequencies(eigenvalues: Tensor, step: float) -> Tensor:
     """Frequency of each mode in cycles per unit of ``step``: arg(eigenvalue) / (2 pi step), in [-1/2, 1/2] / step."""
     return eigenvalues.angle() / (2 * math.pi * step)
+
+
+def match_modes(found: Tensor, expected: Tensor, *, dt: float, n_modes: int = 3) -> pd.DataFrame:
+    """The slowest modes that are expected, each beside the one it was found as: are they the same in time?
+
+    A conjugate pair is one mode. Each of the ``n_modes`` of largest modulus in ``expected`` gets a mode of its own in
+    ``found``, of whatever place in the order, such that the gaps |z - z'| add up to the least.
+
+    Parameters
+    ----------
+    found, expected : (n,), (k,) complex
+        Eigenvalues, such as those of an operator fitted to activity and those of the Jacobian behind it; for the same
+        step in time.
+    dt : float > 0, in ms
+        The step from v(t) to A v(t).
+    n_modes : int >= 1
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each mode, the slowest first: expected_time_constant and time_constant in ms (negative for modes
+        that grow), expected_frequency and frequency in Hz, error, the relative one of the time constant, and gap.
+
+    Raises
+    ------
+    DataError
+        Fewer modes on either side than asked for.
+    """
+    check_count("n_modes", n_modes)
+    sides = {}
+    for name, values in (("found", found), ("expected", expected)):
+        modes = values.detach().cpu()[values.detach().cpu().imag >= 0]
+        if len(modes) < n_modes:
+            raise DataError(f"{name} has {len(modes)} modes (a conjugate pair is one); n_modes = {n_modes} is too many")
+        sides[name] = modes[modes.abs().argsort(descending=True, stable=True)].to(torch.complex128)
+    z = sides["expected"][:n_modes]
+    gaps = (z[:, None] - sides["found"]).abs()
+    rows, columns = map(torch.from_numpy, linear_sum_assignment(gaps.numpy()))
+    own = sides["found"][columns]
+    slow, seen = time_constants(z, dt), time_constants(own, dt)
+    return pd.DataFrame(
+        {
+            "expected_time_constant": slow,
+            "time_constant": seen,
+            "expected_frequency": 1000 * frequencies(z, dt),  # dt is in ms
+            "frequency": 1000 * frequencies(own, dt),
+            "error": seen / slow - 1,
+            "gap": gaps[rows, columns],
+        }
+    )

@@ -14,8 +14,20 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch import Tensor
 
+import dsa_analysis.alignment
 from dsa_analysis import Alignment, DataError, align, fit_operator, lorenz, trajectories
-from dsa_analysis.alignment import _climb, _hessian, _newton_step, _orthogonalise, _plane_preconditioner, _split
+from dsa_analysis.alignment import (
+    WAVE,
+    _climb,
+    _hessian,
+    _newton_step,
+    _orthogonalise,
+    _plane_preconditioner,
+    _split,
+    align_pairs,
+    default_starts,
+    sweep_through_others,
+)
 
 SIZES = (2, 3, 5, 10, 20, 50)
 
@@ -347,6 +359,86 @@ def test_larger_budget_is_never_worse(generator):
     few, more = align(a, b, n_starts=2), align(a, b, n_starts=64)
     assert (more.distance <= few.distance + 1e-6).all()
     assert ((more.agreement > 0) & (more.agreement <= 1)).all()
+
+
+def test_only_pairs_whose_climbs_disagree_take_another_wave(generator):
+    """Rough landscapes profit from further waves; where the first agrees, its result stands bit for bit."""
+    a = torch.cat([gaussian(5, 20, generator), normal(2, 20, generator)])
+    Q = haar(2, 20, generator)
+    b = torch.cat([gaussian(5, 20, generator), Q @ (a[5:] + 0.01 * gaussian(2, 20, generator)) @ Q.mT])
+    one, more = align(a, b, n_starts=WAVE), align(a, b)
+    assert (more.distance <= one.distance + 1e-9).all()
+    assert (more.distance < one.distance - 1e-4).any()
+    agreed = one.agreement == 1
+    assert agreed.any()
+    assert torch.equal(more.distance[agreed], one.distance[agreed])
+    assert (more.agreement[~agreed] < 1).all()
+
+
+def test_budget_grows_with_the_size_of_operators_while_that_helps():
+    assert default_starts(5) == default_starts(30) == 192
+    assert default_starts(50) == 64
+
+
+def test_gap_is_what_the_bound_leaves_open(aligned):
+    torch.testing.assert_close(aligned.gap, aligned.distance - aligned.lower_bound)
+    assert (aligned.gap >= 0).all()
+
+
+def test_too_little_memory_halves_the_batch_and_goes_on(pairs, aligned, monkeypatch):
+    solve, sizes = dsa_analysis.alignment._solve, []
+
+    def small_machine(prepared, i, *others):
+        sizes.append(len(i))
+        if len(i) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return solve(prepared, i, *others)
+
+    monkeypatch.setattr(dsa_analysis.alignment, "_solve", small_machine)
+    with pytest.warns(UserWarning, match=r"cpu ran out of memory with 6 pairs at once; going on with 3"):
+        result = align(*pairs)
+    assert sizes == [6, 3, 1, 2, 3, 1, 2]
+    torch.testing.assert_close(result.distance, aligned.distance, rtol=0, atol=1e-9)
+
+
+def test_pair_that_does_not_fit_into_memory_at_all_fails(pairs, monkeypatch):
+    def full(*arguments):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(dsa_analysis.alignment, "_solve", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        align(pairs[0][0], pairs[1][0])
+
+
+@pytest.mark.parametrize("remove_trace", [False, True])
+def test_sweeps_through_third_systems_find_higher_tops_of_related_systems(remove_trace, generator):
+    base, noise = near_orthogonal(1, 9, generator), 0.1 * gaussian(8, 9, generator)
+    Q = haar(8, 9, generator)
+    operators = Q @ (base + noise) @ Q.mT
+    first, second = torch.triu_indices(8, 8, 1)
+    flipped = torch.arange(len(first)) % 2 == 0  # pairs may be listed in either direction
+    first, second = torch.where(flipped, second, first), torch.where(flipped, first, second)
+    found = align_pairs(operators, first, second, n_starts=1, remove_trace=remove_trace)
+    swept = sweep_through_others(operators, first, second, found, remove_trace=remove_trace)
+    assert (swept.distance <= found.distance).all()
+    better = swept.distance < found.distance - 1e-3
+    assert better.sum() > 5
+    assert (swept.agreement[better] == 0).all()
+    eye = torch.eye(9, dtype=torch.float64).expand(len(first), -1, -1)
+    torch.testing.assert_close(swept.transform @ swept.transform.mT, eye, rtol=0, atol=1e-9)
+    a, b = operators[first], operators[second]
+    if remove_trace:
+        a, b = (x - x.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * eye for x in (a, b))
+    torch.testing.assert_close(angle(a, swept.transform @ b @ swept.transform.mT), swept.distance, rtol=0, atol=1e-9)
+    best = align_pairs(operators, first, second, remove_trace=remove_trace).distance
+    assert (swept.distance < best + 1e-6).double().mean() > (found.distance < best + 1e-6).double().mean() + 0.2
+
+
+def test_sweep_leaves_a_pair_without_third_systems_alone(generator):
+    operators, first, second = gaussian(2, 6, generator), torch.tensor([0]), torch.tensor([1])
+    found = align_pairs(operators, first, second)
+    swept = sweep_through_others(operators, first, second, found)
+    assert all(torch.equal(x, y) for x, y in zip(vars(found).values(), vars(swept).values(), strict=True))
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-6, 1e6, 1e150])

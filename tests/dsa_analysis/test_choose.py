@@ -47,6 +47,13 @@ def test_rank_is_the_dimension_of_the_systems(choice):
     assert choice.cell["auroc"] == 1.0
 
 
+def test_largest_gap_decides_among_cells_that_identify_equally_well(choice):
+    table = choice.table[choice.table["admissible"]]
+    equals = table[table["auroc"] == table["auroc"].max()]
+    assert len(equals) > 1
+    assert choice.cell["gap"] == equals["gap"][np.isfinite(equals["gap"])].max()
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_largest_gap_finds_it_without_alignment(seed):
     found = choose_embedding(recordings(seed=seed), method="gap", **SMALL)
@@ -66,7 +73,7 @@ def test_gap_is_the_geometric_mean_over_systems(choice):
 def test_cells_are_admissible_by_gap_noise_and_size(choice):
     table = choice.table
     enough = table.index.get_level_values("rank") >= 3
-    expected = table["resolved"] & table["above_noise"] & (table["gap"] >= 1.3) & enough
+    expected = table["resolved"] & table["above_noise"] & (table["gap"] >= 1.2) & enough
     assert (table["admissible"] == expected).all()
     assert choice.table["chosen"].sum() == 1
     assert bool(choice.cell["admissible"])
@@ -131,7 +138,7 @@ def test_few_systems_or_trials_leave_the_gap():
 def test_without_any_gap_the_largest_is_taken_and_said():
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(8, 60, 6, generator=generator, dtype=torch.float64) for _ in range(3)]
-    with pytest.warns(UserWarning, match=r"no cell is resolved, above the noise and at a gap of 1\.3"):
+    with pytest.warns(UserWarning, match=r"no cell is resolved, above the noise and at a gap of 1\.2"):
         found = choose_embedding(noise, n_delays=(2, 3), rank=range(1, 7), progress=False)
     assert found.method == "gap"
     assert not found.table["admissible"].any()

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from dsa_analysis import align, cka_distance, compare, delay_embed, fit_operator, lorenz, procrustes_distance
+from dsa_analysis import (
+    align,
+    cka_distance,
+    compare,
+    delay_embed,
+    fit_driven_operator,
+    fit_operator,
+    lorenz,
+    procrustes_distance,
+)
 from dsa_analysis.alignment import align_pairs
 
 FACTORIES = ("empty", "zeros", "ones", "full", "eye", "arange", "linspace", "rand", "randn", "randperm", "tensor")
@@ -46,6 +55,7 @@ CALLS = {
     "fit spaced": lambda: fit_operator(X, n_delays=3, rank=5, delay_interval=2, steps_ahead=3, center=False),
     "fit few windows": lambda: fit_operator(X[:1, :20], n_delays=10, rank=2),
     "fit small directions": lambda: fit_operator(NARROW, n_delays=1, rank=3),
+    "fit driven": lambda: fit_driven_operator(X, X.roll(1, 1), n_delays=2, rank=3, delay_interval=2).predict(X, X),
     "cka": lambda: cka_distance(X, X.flip(0)),
     "procrustes": lambda: procrustes_distance(X, X.flip(0)),
 }

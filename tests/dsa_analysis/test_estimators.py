@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dsa_analysis import DataError, EmbeddingParameters, fit_operator, repeat_variance
+from dsa_analysis import DataError, EmbeddingParameters, align, common_weights, fit_operator, repeat_variance
 from dsa_analysis.covariances import directions, lag_covariances
 from dsa_analysis.dmd import fit, solve
 from dsa_analysis.embedding import ESTIMATORS
@@ -216,6 +216,55 @@ def test_surplus_rank_carries_little_weight_where_signals_are_weighted():
         surplus[name] = 1 - float(matrix[:4, :4].square().sum() / matrix.square().sum())
     assert surplus["least_squares"] > 0.4
     assert surplus["signal_weighted"] < 0.1
+
+
+WEIGHTED: dict[str, Any] = {"n_delays": 4, "rank": 6, "estimator": "signal_weighted"}
+
+
+@quiet
+def test_common_weights_are_those_of_the_noisiest_system_in_each_direction():
+    operators = {f"{noise}": fit_operator(noisy_linear(noise, seed=0)[1], **WEIGHTED) for noise in (0.1, 0.3, 0.5)}
+    d = np.stack([operator.signal_fraction.numpy() for operator in operators.values()])
+    least = np.where(d.min(0) > 0, d.min(0), 0)  # what holds no signal in one counts in none
+    assert 0 < (least > 0).sum() <= 6
+    for (name, found), own in zip(common_weights(operators).items(), d, strict=True):
+        before, w = operators[name].matrix.numpy(), np.where(least > 0, least / own, 0)
+        for i, j in np.ndindex(6, 6):
+            assert float(found.matrix[i, j]) == pytest.approx(before[i, j] * math.sqrt(w[i] * w[j]), abs=1e-12)
+        assert found.parameters == operators[name].parameters
+        assert (operators[name].matrix.numpy() == before).all()
+    alone = fit_operator(noisy_linear(0.1, seed=0)[1], **WEIGHTED | {"rank": 4})
+    assert torch.equal(common_weights({"alone": alone})["alone"].matrix, alone.matrix)
+
+
+@quiet
+@pytest.mark.parametrize("seed", range(3))
+def test_recordings_of_unlike_noise_are_nearer_with_common_weights(seed):
+    settings = WEIGHTED | {"rank": 4}
+    operators = {f"{noise}": fit_operator(noisy_linear(noise, seed)[1], **settings) for noise in (0.1, 1.0)}
+    before, after = (align(*pair.values()).distance for pair in (operators, common_weights(operators)))
+    assert after < before / 3  # five times nearer or more over ten seeds
+
+
+@quiet
+def test_direction_that_holds_no_signal_in_one_system_counts_in_none():
+    noisy = noisy_linear(0.3, seed=0)[1]
+    one, drowned = (fit_operator(noisy, noise_variance=v, **WEIGHTED) for v in (0.1, 1e6))
+    assert (drowned.signal_fraction < 0).all()
+    assert all(not operator.matrix.any() for operator in common_weights({"a": one, "b": drowned}).values())
+
+
+def test_operators_without_common_weights_are_refused():
+    plain, one, other = (
+        fit_operator(noisy_linear(0.3, seed=0)[1], **WEIGHTED | changed)
+        for changed in ({"estimator": "least_squares", "rank": 4}, {"rank": 4}, {"rank": 3})
+    )
+    with pytest.raises(DataError, match="operator 'p' was fitted with estimator = 'least_squares', which weights no"):
+        common_weights({"a": one, "p": plain})
+    with pytest.raises(DataError, match="operators of unequal rank share no weights: 'a' 4, 'b' 3; fit all systems at"):
+        common_weights({"a": one, "b": other})
+    with pytest.raises(DataError, match="no operators came; at least one is needed"):
+        common_weights({})
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.3, 1.0])

@@ -4,6 +4,7 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.linalg import block_diag
@@ -88,6 +89,16 @@ def test_other_systems_and_steps_ahead_are_known(generator):
     assert float(distance) == explain(similarity, "a", "b", dt=5.0).distance
 
 
+def test_window_is_explained_as_if_its_pieces_had_been_compared(generator):
+    systems, settings = torch.randn(3, 4, 60, 3, generator=generator).cumsum(2).unbind(), {"n_delays": 1, "rank": 3}
+    windows = {"early": (0, 30), "late": (30, 60)}
+    pieces = compare(systems[:2], systems[2:], windows=windows, progress=False, **settings)
+    alone = compare([x[:, 30:] for x in systems[:2]], [x[:, 30:] for x in systems[2:]], progress=False, **settings)
+    found, expected = explain(pieces, "1", "0", dt=5.0, window="late"), explain(alone, "1", "0", dt=5.0)
+    pd.testing.assert_frame_equal(found.modes, expected.modes)
+    assert found.distance == pytest.approx(pieces.by_window[1, 1, 0], abs=1e-12)
+
+
 def test_figure_shows_operators_and_all_modes(pair):
     figure, axes = plt.subplots(1, 4)
     plot_explanation(explain(pair, "a", "b", dt=10.0), axes)
@@ -102,9 +113,15 @@ def test_what_cannot_be_explained_is_refused(pair, generator):
         explain(pair, "a", "bb", dt=1.0)
     with pytest.raises(DataError, match="dt = 0 is not a time in ms above 0"):
         explain(pair, "a", "b", dt=0)
-    pieces = compare(torch.randn(2, 4, 30, 3, generator=generator).unbind(), n_delays=1, rank=3, windows=[(0, 20)])
-    with pytest.raises(DataError, match="systems were compared window by window"):
+    with pytest.raises(DataError, match="window = 'late' came, but whole trials were compared; leave window out"):
+        explain(pair, "a", "b", dt=1.0, window="late")
+    pieces = compare(
+        torch.randn(2, 4, 30, 3, generator=generator).unbind(), n_delays=1, rank=3, windows=[(0, 20), (9, 30)]
+    )
+    with pytest.raises(DataError, match="compared window by window; give window as one of '0:20', '9:30'"):
         explain(pieces, "0", "1", dt=1.0)
+    with pytest.raises(DataError, match="window = '0:2' is none of '0:20', '9:30'; did you mean '0:20'"):
+        explain(pieces, "0", "1", dt=1.0, window="0:2")
     static = compare(torch.randn(2, 4, 30, 3, generator=generator).unbind(), metric="cka")
     with pytest.raises(DataError, match="metric = 'cka' is none of 'angular', 'euclidean'"):
         explain(static, "0", "1", dt=1.0)

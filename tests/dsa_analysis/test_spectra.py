@@ -1,5 +1,6 @@
 """Distances between eigenvalues, and what an eigenvalue means in time."""
 
+import cmath
 import itertools
 import math
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsa_analysis import DataError, spectral_distance
+from dsa_analysis import DataError, match_modes, spectral_distance
 from dsa_analysis.spectra import frequencies, time_constants
 
 
@@ -61,3 +62,49 @@ def test_modes_that_last_have_no_end_and_fast_ones_reach_the_nyquist_frequency()
     values = torch.tensor([1.0, -1.0], dtype=torch.complex128)
     assert time_constants(values, 0.1).isinf().all()
     torch.testing.assert_close(frequencies(values, 0.1), torch.tensor([0.0, 5.0], dtype=torch.float64))
+
+
+def modes(*pairs: tuple[float, float], dt: float = 20.0) -> Tensor:
+    """Eigenvalues of modes with these time constants (ms) and frequencies (Hz), conjugates included."""
+    z = [cmath.exp(-dt / tau + 2j * math.pi * hz * dt / 1000) for tau, hz in pairs]
+    return torch.tensor(
+        [w for (_, hz), x in zip(pairs, z, strict=True) for w in ((x, x.conjugate()) if hz else (x,))],
+        dtype=torch.complex128,
+    )
+
+
+def test_modes_are_found_whatever_their_order():
+    expected = modes((500.0, 2.0), (2000.0, 0.0), (100.0, 5.0), (60.0, 0.0))
+    found = modes((105.0, 5.5), (30.0, 0.0), (550.0, 2.0), (1500.0, 0.0))
+    table = match_modes(found, expected.flip(0), dt=20.0)
+    assert table["expected_time_constant"].tolist() == pytest.approx([2000, 500, 100])
+    assert table["time_constant"].tolist() == pytest.approx([1500, 550, 105])
+    assert table["expected_frequency"].tolist() == pytest.approx([0, 2, 5])
+    assert table["frequency"].tolist() == pytest.approx([0, 2, 5.5])
+    assert table["error"].tolist() == pytest.approx([-0.25, 0.1, 0.05])
+    assert table["gap"][0] == pytest.approx(math.exp(-0.01) - math.exp(-20 / 1500))
+
+
+def test_no_mode_is_found_twice():
+    table = match_modes(modes((1000.0, 0.0), (200.0, 0.0)), modes((1000.0, 0.0), (990.0, 0.0)), dt=20.0, n_modes=2)
+    assert table["time_constant"].tolist() == pytest.approx([1000, 200])
+
+
+def test_a_mode_that_grows_has_a_negative_time_constant():
+    table = match_modes(modes((-3000.0, 0.0)), modes((-2000.0, 0.0)), dt=20.0, n_modes=1)
+    assert table["time_constant"].tolist() == pytest.approx([-3000])
+    assert table["error"].tolist() == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "n_modes", "message"),
+    [
+        (1, 3, 2, r"found has 1 modes \(a conjugate pair is one\); n_modes = 2 is too many"),
+        (3, 1, 2, "expected has 1 modes"),
+        (3, 3, 0, "n_modes = 0 is not a whole number of at least 1"),
+    ],
+)
+def test_more_modes_than_there_are_are_refused(found, expected, n_modes, message):
+    pairs = [(500.0, 2.0), (300.0, 0.0), (100.0, 1.0)]
+    with pytest.raises(DataError, match=message):
+        match_modes(modes(*pairs[:found]), modes(*pairs[:expected]), dt=20.0, n_modes=n_modes)
