@@ -24,7 +24,8 @@ from multitask.evaluation import (
     psychometric_curve,
     score_trials,
 )
-from multitask.fixed_points import FixedPoints, find_fixed_points
+from multitask.fixed_points import FixedPoints, find_fixed_points, perturbed
+from multitask.groups import Group, TrainedGroups, train_groups
 from multitask.lesions import Lesions, lesion_clusters
 from multitask.network import LeakyGRU, LeakyRNN, NetworkParameters, make_network
 from multitask.tasks import RULES, RULESETS, TASKS, generate_trials, one_of_each_family
@@ -38,6 +39,7 @@ __all__ = [
     "Activity",
     "Clusters",
     "FixedPoints",
+    "Group",
     "LeakyGRU",
     "LeakyRNN",
     "Lesions",
@@ -48,6 +50,7 @@ __all__ = [
     "PsychometricCurve",
     "Run",
     "TaskVariance",
+    "TrainedGroups",
     "TrainingParameters",
     "TrialBatch",
     "cluster_units",
@@ -61,10 +64,12 @@ __all__ = [
     "make_network",
     "matched_distance",
     "one_of_each_family",
+    "perturbed",
     "principal_components",
     "psychometric_curve",
     "record_activity",
     "score_trials",
     "task_variance",
     "train",
+    "train_groups",
 ]

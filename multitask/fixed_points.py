@@ -14,17 +14,22 @@ where each point lowers its damping after a step that lowered q, and raises it a
 has kinks, where the search may end a little above the minimum.
 
 Near a point h* the network is linear, h' - h* = J (h - h*). The mode of an eigenvalue z of J = dF/dh decays, if
-|z| < 1, with the time constant -dt / ln |z|, and turns with the frequency angle(z) / (2 pi dt).
+|z| < 1, with the time constant -dt / ln |z|, and turns with the frequency angle(z) / (2 pi dt). `perturbed` lets the
+network itself show these modes.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from scipy.linalg import schur
 from torch import Tensor
 
-from multitask.network import LeakyRNN
-from multitask.trials import MultitaskError
+from multitask.network import LeakyRNN, check_number
+from multitask.trials import MultitaskError, check_whole
 
 FIXED = 1e-20  # q of a fixed point, up to rounding in float64: |F(h) - h| < 1.4e-10
 
@@ -80,6 +85,45 @@ class FixedPoints:
         """Of the turning, Hz, (n_points, n_units), of either sign."""
         return 1000 * self.eigenvalues.angle() / (2 * torch.pi * self.dt)
 
+    def subset(self, which: Tensor) -> "FixedPoints":
+        """Some of the points, by index or by a mask, such as ``points.subset(points.fixed)``."""
+        own: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        kept = {name: value[which] for name, value in own.items() if isinstance(value, Tensor)}
+        return FixedPoints(**own | kept)
+
+    def separable(self, rank: int) -> Tensor:
+        """Which points have ``rank`` modes slower than all others, no pair of conjugates cut in two, (n_points,)."""
+        self._check_rank(rank)
+        moduli = self.eigenvalues.abs()
+        return moduli[:, rank - 1] > (1 + 1e-9) * moduli[:, rank]
+
+    def slow_jacobian(self, rank: int) -> Tensor:
+        """J on the invariant subspace of its ``rank`` slowest modes, (n_points, rank, rank), in orthonormal coordinates
+        of that subspace: what an operator of this rank can know of it.
+
+        Raises
+        ------
+        MultitaskError
+            A point at which the modes cannot be told apart there (see `separable`).
+        """
+        together = ~self.separable(rank)
+        if together.any():
+            raise MultitaskError(
+                f"rank = {rank} cuts between modes of equal modulus at {int(together.sum())} of {len(together)} "
+                f"points, first at point {int(together.nonzero()[0])}; take points.subset(points.separable({rank}))"
+            )
+        limits = self.eigenvalues.abs()[:, rank - 1 : rank + 1].mean(-1)
+        blocks = [
+            schur(J, sort=lambda re, im, limit=limit: math.hypot(re, im) > limit)[0][:rank, :rank]
+            for J, limit in zip(self.jacobian.cpu().numpy(), limits.tolist(), strict=True)
+        ]
+        return torch.from_numpy(np.array(blocks).reshape(-1, rank, rank)).to(self.jacobian)
+
+    def _check_rank(self, rank: int) -> None:
+        check_whole("rank", rank, 1)
+        if rank >= self.hidden.shape[1]:
+            raise MultitaskError(f"rank = {rank}: must be below the {self.hidden.shape[1]} units")
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row a point, with ``time_constant`` (ms) and ``frequency`` (Hz) of the leading mode."""
         return pd.DataFrame(
@@ -131,9 +175,8 @@ def find_fixed_points(
     MultitaskError
         Shapes that do not fit, starts that are not finite, limits that are not positive.
     """
-    n_networks, n_units, n_inputs = network.n_networks, network.parameters.n_rnn, network.parameters.n_input
-    if inputs.shape != (n_inputs,):
-        raise MultitaskError(f"inputs have shape {tuple(inputs.shape)}: one constant input ({n_inputs},) is needed")
+    n_networks, n_units = network.n_networks, network.parameters.n_rnn
+    _check_input(network, inputs)
     if starts.dim() != 3 or len(starts) != n_networks or starts.shape[2] != n_units or starts.shape[1] == 0:
         raise MultitaskError(f"starts have shape {tuple(starts.shape)}: needed is ({n_networks}, n_starts, {n_units})")
     if not starts.isfinite().all():
@@ -168,6 +211,79 @@ def find_fixed_points(
         n_lost=n_lost,
         dt=network.parameters.dt,
     )
+
+
+def perturbed(
+    network: LeakyRNN,
+    points: FixedPoints,
+    inputs: Tensor,
+    *,
+    n_trials: int,
+    n_times: int,
+    size: float = 1e-6,
+    seed: int = 0,
+) -> Tensor:
+    """States of the networks, without noise, pushed off their slow points in random directions.
+
+    Trials come in pairs pushed to opposite sides: their mean is the course from the point itself, but for the second
+    order in ``size``, and what deviates from it follows J. At a fixed point an operator fitted to these states has the
+    eigenvalues of J. One of low rank has the slow ones, once the first ten time constants of a unit are left out, in
+    which all that is fast dies away; fitted to the whole, its few directions mix slow and fast. Slow points that are
+    not fixed drift, a relu network over kinks where J is another.
+
+    Parameters
+    ----------
+    network, inputs
+        As for `find_fixed_points`.
+    points : FixedPoints
+        Of this network under these inputs.
+    n_trials : int, even
+        2 n_rnn span all directions.
+    n_times : int >= 1
+        Samples of a trial, the first of them just pushed.
+    size : float > 0
+        Length of the push. Small enough that no relu unit crosses its kink, and far above the rounding of float64.
+    seed : int >= 0
+        The directions, uniform, are the same at all points.
+
+    Returns
+    -------
+    Tensor, (n_points, n_trials, n_times, n_units), float64
+        On the device of the network.
+
+    Raises
+    ------
+    MultitaskError
+        No points or those of another network, an odd number of trials, or a size that is not positive.
+    """
+    n_units = network.parameters.n_rnn
+    if points.hidden.shape[1] != n_units or bool((points.network >= network.n_networks).any()):
+        raise MultitaskError(
+            f"points are {points.hidden.shape[1]} units of networks {sorted(set(points.network.tolist()))}: they do "
+            f"not belong to {network.n_networks} networks of {n_units} units, counted from 0"
+        )
+    if not len(points.hidden):
+        raise MultitaskError("points are none: there is nothing to push the networks off")
+    _check_input(network, inputs)
+    for name, value, least in (("n_trials", n_trials, 2), ("n_times", n_times, 1), ("seed", seed, 0)):
+        check_whole(name, value, least)
+    if n_trials % 2:
+        raise MultitaskError(f"n_trials = {n_trials}: must be even, since pushes come in opposite pairs")
+    check_number("size", size, above=0)
+    generator = torch.Generator().manual_seed(seed)
+    push = torch.randn(n_trials // 2, n_units, generator=generator, dtype=torch.float64)
+    push = (size * push / push.norm(dim=-1, keepdim=True)).to(network.device)
+    network = network.subset(points.network.tolist()).to(torch.float64)  # one for each point
+    hidden = [points.hidden[:, None] + torch.cat([push, -push])]
+    for _ in range(n_times - 1):
+        hidden.append(network.step(hidden[-1], inputs))
+    return torch.stack(hidden, 2)
+
+
+def _check_input(network: LeakyRNN, inputs: Tensor) -> None:
+    n_inputs = network.parameters.n_input
+    if inputs.shape != (n_inputs,):
+        raise MultitaskError(f"inputs have shape {tuple(inputs.shape)}: one constant input ({n_inputs},) is needed")
 
 
 def _q(network: LeakyRNN, inputs: Tensor, hidden: Tensor) -> Tensor:

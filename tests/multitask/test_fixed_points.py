@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from multitask.fixed_points import find_fixed_points
+from multitask.fixed_points import find_fixed_points, perturbed
 from multitask.network import LeakyRNN, NetworkParameters, make_network
 from multitask.trials import MultitaskError
 
@@ -184,3 +184,137 @@ def test_bad_arguments_are_refused(change, message):
     arguments = {"inputs": NO_INPUT, "starts": torch.zeros(1, 4, 2)} | change
     with pytest.raises(MultitaskError, match=message):
         find_fixed_points(network, **arguments)
+
+
+# ---- pushed off a point ----------------------------------------------------------------------------------------------
+
+BUMPS = torch.tensor([[[2.0]]]), torch.zeros(1, 1, 1)  # h = tanh(2 h): attractors at +-0.9575, a saddle at 0
+
+
+def linear_pair() -> LeakyRNN:
+    """Two relu networks above threshold, which are linear there."""
+    generator = torch.Generator().manual_seed(0)
+    w = 0.3 * torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
+    return network_with(w, 1 + torch.rand(2, 1, 5, generator=generator, dtype=torch.float64), "relu")
+
+
+def test_states_pushed_off_a_point_follow_its_jacobian():
+    network = linear_pair()
+    points = find_fixed_points(network, NO_INPUT, starts_for(network).abs())
+    states = perturbed(network, points, NO_INPUT, n_trials=6, n_times=10, size=1e-3)
+    assert states.shape == (2, 6, 10, 5)
+    assert states.dtype == torch.float64
+    away = states - points.hidden[:, None, None]
+    torch.testing.assert_close(away[:, :, 0].norm(dim=-1), torch.full((2, 6), 1e-3).double())
+    torch.testing.assert_close(away[:, :3], -away[:, 3:], rtol=0, atol=1e-10)  # as exact as the point
+    torch.testing.assert_close(away[0, :, 0], away[1, :, 0], rtol=0, atol=1e-14)  # the same at all points
+    for t in range(9):
+        step = away[:, :, t] @ points.jacobian.mT
+        torch.testing.assert_close(away[:, :, t + 1], step, rtol=0, atol=1e-10)
+
+
+def test_pushes_grow_away_from_a_saddle_and_die_at_an_attractor():
+    network = network_with(*BUMPS)
+    points = find_fixed_points(network, NO_INPUT, starts_for(network))
+    states = perturbed(network, points, NO_INPUT, n_trials=2, n_times=20)
+    last = (states[:, 0, -1] - points.hidden).abs()[:, 0] / 1e-6
+    expected = points.eigenvalues[:, 0].abs() ** 19
+    torch.testing.assert_close(last, expected, rtol=1e-4, atol=0)  # second order: 1e-6 * 1.2^19
+
+
+def test_each_point_is_pushed_in_its_own_network_under_the_held_input():
+    network = network_with(torch.zeros(2, 3, 3), torch.zeros(2, 1, 3))
+    network.weights["w_in"][1, 0] = torch.tensor([0.5, -1.0, 2.0])
+    points = find_fixed_points(network, torch.eye(85)[0], starts_for(network))
+    states = perturbed(network, points, torch.eye(85)[0], n_trials=2, n_times=3, size=1e-9)
+    torch.testing.assert_close(states[1, 0, 2], torch.tensor([0.5, -1.0, 2.0]).double().tanh(), rtol=0, atol=1e-8)
+    assert states[0].abs().max() < 2e-9
+    alone = perturbed(network, points.subset([1]), torch.eye(85)[0], n_trials=2, n_times=3, size=1e-9)
+    assert torch.equal(alone[0], states[1])
+
+
+def test_the_seed_decides_the_directions_alone():
+    network = linear_pair()
+    points = find_fixed_points(network, NO_INPUT, starts_for(network).abs())
+    one, same, other = (perturbed(network, points, NO_INPUT, n_trials=4, n_times=3, seed=s) for s in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_subset_keeps_points_by_index_and_mask():
+    network = network_with(*BUMPS)
+    points = find_fixed_points(network, NO_INPUT, starts_for(network))
+    stable = points.subset(points.n_unstable == 0)
+    assert stable.n_unstable.tolist() == [0, 0]
+    assert (len(stable.jacobian), stable.dt, stable.n_lost) == (2, points.dt, points.n_lost)
+    assert torch.equal(points.subset([2, 0]).hidden, points.hidden[[2, 0]])
+
+
+def rotating() -> LeakyRNN:
+    """Two networks in the plane and a third dimension: a slow pair and a fast mode, and a slow mode and a fast pair."""
+    turn = torch.tensor([[0.0, 0.5], [-0.5, 0.0]])
+    w = torch.stack([torch.block_diag(0.5 * torch.eye(2) + turn, -torch.ones(1, 1)),
+                     torch.block_diag(torch.full((1, 1), 0.9), turn - torch.eye(2))]).double()  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    modes = torch.eye(3) + 0.3 * torch.randn(3, 3, generator=generator)
+    w = modes.double() @ w @ torch.linalg.inv(modes.double())
+    rest = torch.full((2, 1, 3), 2.0).double()
+    return network_with(w, rest - rest @ w, "relu")
+
+
+def test_slow_jacobian_is_the_jacobian_on_the_subspace_of_its_slowest_modes():
+    network = rotating()
+    points = find_fixed_points(network, NO_INPUT, starts_for(network, 10, 0.5).abs() + 1)
+    assert points.fixed.tolist() == [True, True]
+    assert points.separable(2).tolist() == [True, False]
+    assert points.separable(1).tolist() == [False, True]
+    for at, rank in ((0, 2), (1, 1)):
+        one = points.subset([at])
+        slow = one.slow_jacobian(rank)[0]
+        values, vectors = torch.linalg.eig(one.jacobian[0])
+        order = values.abs().argsort(descending=True)
+        assert torch.linalg.eigvals(slow).abs().tolist() == pytest.approx(one.eigenvalues[0, :rank].abs().tolist())
+        leading = vectors[:, order[:rank]]
+        basis = torch.linalg.svd(torch.cat([leading.real, leading.imag], 1))[0][:, :rank]
+        assert slow.norm().item() == pytest.approx((basis.T @ one.jacobian[0] @ basis).norm().item())  # for any basis
+
+
+def test_a_cut_through_a_pair_is_refused():
+    network = rotating()
+    points = find_fixed_points(network, NO_INPUT, starts_for(network, 10, 0.5).abs() + 1)
+    message = r"rank = 2 cuts between modes of equal modulus at 1 of 2 points, first at point 1; take points.subset\("
+    with pytest.raises(MultitaskError, match=message):
+        points.slow_jacobian(2)
+    for rank, message in ((3, "rank = 3: must be below the 3 units"), (0, "rank = 0: must be a whole number >= 1")):
+        with pytest.raises(MultitaskError, match=message):
+            points.separable(rank)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_trials": 3}, "n_trials = 3: must be even, since pushes come in opposite pairs"),
+        ({"n_trials": 0}, "n_trials = 0: must be a whole number >= 2"),
+        ({"n_times": 0}, "n_times = 0: must be a whole number >= 1"),
+        ({"size": 0.0}, "size = 0.0: must be a finite number > 0"),
+        ({"seed": -1}, "seed = -1: must be a whole number >= 0"),
+        ({"inputs": torch.zeros(3)}, r"inputs have shape \(3,\): one constant input \(85,\) is needed"),
+        (
+            {"network": linear_pair()},
+            r"points are 1 units of networks \[0\]: they do not belong to 2 networks of 5 units",
+        ),
+    ],
+)
+def test_impossible_pushes_are_refused(change, message):
+    network = network_with(*BUMPS)
+    points = find_fixed_points(network, NO_INPUT, starts_for(network))
+    arguments = {"network": network, "inputs": NO_INPUT, "n_trials": 2, "n_times": 3} | change
+    with pytest.raises(MultitaskError, match=message):
+        perturbed(**{"points": points} | arguments)
+
+
+def test_without_points_there_is_nothing_to_push():
+    network = network_with(*BUMPS)
+    none = find_fixed_points(network, NO_INPUT, starts_for(network)).subset([])
+    with pytest.raises(MultitaskError, match="points are none: there is nothing to push the networks off"):
+        perturbed(network, none, NO_INPUT, n_trials=2, n_times=3)
