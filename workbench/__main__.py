@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from multitask import Run
+    from multitask import Run, TrainedGroups
     from workbench.settings import Settings
 
 
@@ -21,6 +21,8 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
     import multitask
     from workbench.settings import ConfigError
 
+    if arguments.groups is not None:
+        return train_groups(arguments, settings)
     ours = settings.multitask
     rules = arguments.rules or ours.rules
     seed = settings.seed if arguments.seed is None else arguments.seed
@@ -43,6 +45,50 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
         return 1
     print(summary(run, ours.training.n_test_batches * ours.training.test_batch_size))
     return 0
+
+
+def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
+    import multitask
+    from workbench.engine import engine
+    from workbench.settings import ConfigError
+
+    ours = settings.groups
+    for name in arguments.groups:
+        if name not in ours.groups:
+            raise ConfigError(f"--groups: {multitask.trials.unknown('group', name, ours.groups)}")
+    repeated = range(settings.seed, settings.seed + ours.n_seeds)
+    try:
+        with engine(settings.engine):
+            for seed in repeated if arguments.seed is None else [arguments.seed]:
+                trained = multitask.train_groups(
+                    ours.groups,
+                    ours.network,
+                    ours.training,
+                    folder=settings.results / "runs",
+                    names=arguments.groups or None,
+                    n_networks=ours.n_networks,
+                    seed=seed,
+                    device=settings.device,
+                )
+                print(groups_summary(trained, ours.master, ours.n_test_trials))
+    except multitask.MultitaskError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def groups_summary(trained: "TrainedGroups", rule: str, n_trials: int) -> str:
+    """Performance of each group on a rule, and where its run lies."""
+    tested = trained.performance(rule, n_trials=n_trials).groupby("group", sort=False)["performance"]
+    table = tested.agg(mean="mean", worst="min", n="size")
+    folders = {name: os.path.relpath(run.folder) for name, run in trained.runs.items()}
+    table["run"] = [folders.get(name, "untrained") for name in table.index]
+    seconds = sum({run.folder: run.log["cpu_seconds"].max() for run in trained.runs.values()}.values())
+    return (
+        f"seed {trained.seed}: share of right trials, of {n_trials} of {rule}\n"
+        f"{table.rename_axis(index=None).to_string(float_format='{:.3f}'.format)}\n"
+        f"{seconds:.0f} s of CPU time in all"
+    )
 
 
 def summary(run: "Run", n_trials: int) -> str:
@@ -122,9 +168,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--in-place", action="store_true", help="also write the notebooks back, as they are committed")
     command.set_defaults(command=run)
 
-    what = "train the networks that the multitask section describes; goes on where it was stopped"
+    what = "train the networks that the settings describe; goes on where it was stopped"
     command = commands.add_parser("train", parents=[shared], help=what, description=what)
-    command.add_argument("--rules", nargs="+", metavar="RULE", help="names of rules (default: those of the settings)")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--rules", nargs="+", metavar="RULE", help="names of rules (default: those of multitask)")
+    which.add_argument(
+        "--groups",
+        nargs="*",
+        metavar="NAME",
+        help="the groups section instead: all, or named groups with those they are after",
+    )
     command.add_argument("--seed", type=natural, help="in place of that of the settings, a whole number >= 0")
     command.set_defaults(command=train)
 

@@ -55,7 +55,7 @@ def read_results(path: Path, *about: object) -> "xr.Dataset | None":
         return None
     try:
         with xr.open_dataset(path, engine="h5netcdf") as file:
-            return file.load() if file.attrs.get("about") == _fingerprint(*about) else None
+            return file.load() if file.attrs.get("about") == fingerprint(*about) else None
     except (OSError, ValueError):  # cut short or overwritten: as good as none
         return None
 
@@ -63,10 +63,10 @@ def read_results(path: Path, *about: object) -> "xr.Dataset | None":
 def write_results(results: "xr.Dataset", path: Path, *about: object) -> None:
     """Store results with all they follow from, such as a section of the settings and the seed, for `read_results`."""
     with replacing(path) as temporary:
-        results.assign_attrs(about=_fingerprint(*about)).to_netcdf(temporary, engine="h5netcdf")
+        results.assign_attrs(about=fingerprint(*about)).to_netcdf(temporary, engine="h5netcdf")
 
 
-def _fingerprint(*about: object) -> str:
+def fingerprint(*about: object) -> str:
     """A digest of settings and of the code that results follow from."""
     digest = hashlib.sha256("\n".join(map(str, about)).encode())
     for path in sorted((PROJECT / "dsa_analysis").glob("*.py")):

@@ -26,11 +26,13 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 
+from dsa_analysis.baselines import BASELINES
 from dsa_analysis.compare import ComparisonParameters
 from dsa_analysis.data import DataError
 from dsa_analysis.dmd import EmbeddingParameters
 from dsa_analysis.motifs import Motif, all_orders, common_dims, grown
 from dsa_analysis.systems import LorenzRegime
+from multitask.groups import Group, conflicts, learnt, misfit
 from multitask.network import NetworkParameters
 from multitask.tasks import layout, task_of
 from multitask.training import TrainingParameters
@@ -117,6 +119,30 @@ class Section:
         """The values as YAML text; `load_settings` reads back what `Settings` writes."""
         plain = json.loads(json.dumps(asdict(self), default=str))  # type: ignore[call-overload]
         return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class SlurmParameters(Section):
+    """Jobs of a SLURM cluster, one for each worker."""
+
+    queue: str | None
+    account: str | None
+    walltime: Count
+    memory: Positive
+    interface: str | None
+    directives: tuple[str, ...]
+    logs: Folder
+
+
+@dataclass(frozen=True)
+class EngineParameters(Section):
+    """Where tasks run that do not depend on each other (`workbench.engine`)."""
+
+    kind: Literal["serial", "processes", "dask", "slurm"]
+    workers: Count
+    address: str | None
+    wait: Positive
+    slurm: SlurmParameters
 
 
 @dataclass(frozen=True)
@@ -268,6 +294,144 @@ class Multitask(Section):
             for rule in rules:
                 if rule not in self.rules:
                     yield f"{key}: {rule} is not trained; take it out, or name it in multitask.rules"
+
+
+@dataclass(frozen=True)
+class Measure(Section):
+    """One way to say how far two networks are from each other."""
+
+    metric: Literal["angular", "euclidean", "spectral", "cka", "procrustes"]
+    dsa: ComparisonParameters | None
+    states: Literal["hidden", "readout"]
+    inputs: bool
+    by: Literal["whole", "period", "response"]
+    trials: Literal["matched", "unmatched"]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `dsa_analysis.compare` is told of operators."""
+        return asdict(self.dsa) if self.dsa else {}
+
+    def problems(self) -> Iterator[str]:
+        static = self.metric in BASELINES
+        if static and self.dsa is not None:
+            yield f"dsa: {self.metric} compares states, not operators; null"
+        if not static and self.dsa is None:
+            yield f"dsa: {self.metric} compares operators; n_delays, rank and so on are needed"
+        if static and self.inputs:
+            yield f"inputs: only operators have their inputs modelled, and {self.metric} compares states; false"
+        if self.inputs and self.dsa and (self.dsa.estimator, self.dsa.steps_ahead) != ("least_squares", 1):
+            yield "inputs: are modelled by least_squares, one step ahead; change dsa.estimator and dsa.steps_ahead"
+
+
+@dataclass(frozen=True)
+class JacobianTruth(Section):
+    """Where operators are held against the Jacobians of the networks."""
+
+    groups: Annotated[tuple[str, ...], Field(min_length=1)]
+    period: str
+    n_starts: Count
+    max_steps: Count
+    n_points: Count
+    n_trials: Annotated[int, Field(ge=2, multiple_of=2)]
+    n_times: Annotated[int, Field(ge=3)]
+    discard: Annotated[int, Field(ge=0)]
+    rank: Count
+    n_modes: Count
+
+    def problems(self) -> Iterator[str]:
+        if self.n_times - self.discard < 3:
+            yield f"discard: leaves {self.n_times - self.discard} of n_times = {self.n_times} samples; 3 are needed"
+        if self.n_modes > self.rank:
+            yield f"n_modes: operators of rank {self.rank} have no {self.n_modes} modes; lower n_modes or raise rank"
+
+
+@dataclass(frozen=True)
+class GroupClaims(Section):
+    """From which numbers on Activity_and_Representation.ipynb calls its claims on groups met."""
+
+    performance: Correlation
+    learning: Correlation
+    unmatched: Annotated[float, Field(ge=0, le=2)]
+    p_value: Share
+    mode_error: Positive
+    jacobians: Correlation
+
+
+@dataclass(frozen=True)
+class GroupComparison(Section):
+    """What of the networks' activity is compared, and how."""
+
+    periods: tuple[str, ...]
+    n_batches: Count
+    n_trials: Count
+    noise: bool
+    measures: Annotated[Mapping[str, Measure], Field(min_length=1)]
+    shown: Annotated[tuple[str, ...], Field(min_length=1)]
+    learning: tuple[str, ...]
+    n_splits: Count
+    n_permutations: Count
+    jacobians: JacobianTruth
+    claims: GroupClaims
+
+    def problems(self) -> Iterator[str]:
+        for name in self.shown:
+            if name not in self.measures:
+                yield f"shown: {name} is none of the measures, {', '.join(self.measures)}"
+
+
+@dataclass(frozen=True)
+class Groups(Section):
+    """Groups of networks that share a history of learning, all tested on one rule."""
+
+    master: Rule
+    parts: Annotated[tuple[Rule, ...], Field(min_length=1)]
+    n_networks: Count
+    n_seeds: Count
+    n_test_trials: Count
+    network: NetworkParameters
+    training: TrainingParameters
+    groups: Annotated[Mapping[str, Group], Field(min_length=2)]
+    comparison: GroupComparison
+
+    def problems(self) -> Iterator[str]:
+        sizes = {"n_networks": self.n_networks} | {
+            f"groups.{name}.n_networks": group.n_networks for name, group in self.groups.items() if group.n_networks
+        }
+        for key, size in sizes.items():
+            if size < 2:
+                yield (
+                    f"{key}: a group of {size} network has no distance within it and no interval over networks; take 2 "
+                    "or more"
+                )
+        wrong = [f"{key}: {problem}" for key, problem in conflicts(self.groups, self.network, self.training)]
+        yield from wrong
+        if problem := misfit(self.master, self.network):
+            yield f"master: groups cannot be tested on it, {problem}"
+        for n, part in enumerate(self.parts):
+            if part == self.master:
+                yield f"parts: {part} is the master rule itself; take it out"
+            if part in self.parts[:n]:
+                yield f"parts: {part} stands there twice; keep one"
+        known = set() if wrong else {rule for name in self.groups for rule in learnt(self.groups, name)}
+        for key, rule in (("master", self.master), *(("parts", part) for part in self.parts)):
+            if known and rule not in known:
+                yield f"{key}: no group learns {rule}; name it in the rules of a group"
+        if not any(group == Group((self.master,), n_networks=group.n_networks) for group in self.groups.values()):
+            yield f"groups: none learns {self.master} alone, from random networks, which is what all are compared with"
+        periods, compared = task_of(self.master).timetable, self.comparison
+        for key, names in (("periods", compared.periods), ("jacobians.period", (compared.jacobians.period,))):
+            for name in names:
+                if name not in periods:
+                    yield f"comparison.{key}: {self.master} has no {name}; it has {', '.join(periods)}"
+        for key, names in (("learning", compared.learning), ("jacobians.groups", compared.jacobians.groups)):
+            for name in names:
+                if name not in self.groups:
+                    yield f"comparison.{key}: {name} is none of the groups, {', '.join(self.groups)}"
+                elif self.master not in self.groups[name].rules and key == "learning":
+                    yield f"comparison.learning: {name} does not learn {self.master} last; take it out"
+        if compared.jacobians.rank >= self.network.n_rnn:
+            yield f"comparison.jacobians.rank: must be below the {self.network.n_rnn} units"
 
 
 def _too_short(dsa: EmbeddingParameters, n_times: int) -> str:
@@ -456,10 +620,12 @@ class Settings(Section):
     seed: Annotated[int, Field(ge=0)]
     device: Device
     results: Folder
+    engine: EngineParameters
     lorenz: Lorenz
     compositional: Compositional
     dsa_epochs: DsaEpochs
     multitask: Multitask
+    groups: Groups
 
     def run_folder(self, rules: Sequence[str] | None = None, seed: int | None = None) -> Path:
         """Where the training that ``multitask`` describes is kept, in results/runs; other rules or another seed go

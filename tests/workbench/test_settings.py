@@ -203,7 +203,7 @@ def test_unknown_key_without_a_near_one_lists_the_known(config):
     n = config.replace("seed", "seed: 0", "colour: red")
     (line,) = report(config)
     assert line.startswith(
-        f"config.yaml:{n + 1}: colour: unknown key; known here: version, seed, device, results, lorenz"
+        f"config.yaml:{n + 1}: colour: unknown key; known here: version, seed, device, results, engine"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from multitask import load_run
 from workbench.__main__ import main
-from workbench.settings import load_settings
+from workbench.settings import ConfigError, load_settings
 
 TINY = {"n_networks": 2, "n_rnn": 8, "n_steps": 4, "evaluate_every": 2, "n_test_batches": 2, "test_batch_size": 4}
 
@@ -85,3 +85,120 @@ def test_seed_must_be_a_natural_number(seed, capsys):
         main(["train", f"--seed={seed}"])
     assert caught.value.code == 2
     assert f"must be a whole number >= 0, got {seed}" in capsys.readouterr().err
+
+
+# ---- groups ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(tiny):
+    """Settings whose groups train in a moment."""
+    short = {key: value for key, value in TINY.items() if key != "n_rnn"}  # comparisons ask for enough units
+    for key, value in (short | {"checkpoint_steps": "geometric", "n_test_trials": 8}).items():
+        tiny.replace(f"groups.{key}", f"{key}: {value}")
+    return tiny
+
+
+def test_trains_the_groups_of_the_settings_and_prints_a_row_for_each(few, capsys):
+    assert main(["train", "--groups", "--config", str(few.path)]) == 0
+    first, columns, *rows, last = capsys.readouterr().out.splitlines()
+    ours = load_settings(few.path).groups
+    assert first == f"seed 0: share of right trials, of 8 of {ours.master}"
+    assert columns.split() == ["mean", "worst", "n", "run"]
+    table = {row.split()[0]: row.split()[3:] for row in rows}
+    assert list(table) == list(ours.groups)
+    assert {n for n, _ in table.values()} == {"2"}
+    assert re.fullmatch(r"\d+ s of CPU time in all", last)
+    assert table["untrained"][1] == "untrained"
+    folder = table["basic_frozen"][1]
+    assert re.fullmatch(r"results/runs/basic_frozen_and_\d_more_64_units_seed_0_[0-9a-f]{8}", folder)
+    assert load_run(folder).settings["training"]["frozen"] == ["recurrent"]
+
+
+def test_trained_groups_are_read_the_second_time(few, capsys):
+    main(["train", "--groups", "basic", "--config", str(few.path)])
+    first, logs = capsys.readouterr().out, list(few.path.parent.glob("results/runs/*/log.csv"))
+    written = [log.stat().st_mtime_ns for log in logs]
+    assert main(["train", "--groups", "basic", "--config", str(few.path)]) == 0
+    assert capsys.readouterr().out == first
+    assert [log.stat().st_mtime_ns for log in logs] == written
+
+
+def test_named_groups_are_trained_with_what_they_need_and_a_seed_of_their_own(few, capsys):
+    assert main(["train", "--groups", "basic", "--seed", "3", "--config", str(few.path)]) == 0
+    first, _, *rows, _ = capsys.readouterr().out.splitlines()
+    assert first.startswith("seed 3: ")
+    assert [row.split()[0] for row in rows] == ["basic"]
+    assert [folder.name[:21] for folder in few.path.parent.glob("results/runs/*")] == ["basic_64_units_seed_3"]
+
+
+def test_every_seed_is_trained_unless_one_is_named(few, capsys):
+    few.replace("groups.n_seeds", "n_seeds: 2")
+    assert main(["train", "--groups", "basic", "--config", str(few.path)]) == 0
+    assert re.findall(r"^seed (\d):", capsys.readouterr().out, re.MULTILINE) == ["0", "1"]
+
+
+def test_unknown_group_exits_2_before_anything_is_trained(few, capsys):
+    assert main(["train", "--groups", "mastr", "--config", str(few.path)]) == 2
+    assert capsys.readouterr().err == "--groups: unknown group 'mastr': did you mean 'master'?\n"
+    assert not (few.path.parent / "results").exists()
+
+
+def test_groups_that_explode_exit_1_with_their_names(few, capsys):
+    few.replace("groups.learning_rate", "learning_rate: 1e8")
+    few.replace("groups.clip", "clip: none")
+    assert main(["train", "--groups", "--config", str(few.path)]) == 1
+    assert "The networks of the groups are 0 to 1 of 'master', 2 to 3 of 'twin'" in capsys.readouterr().err
+
+
+def test_rules_and_groups_are_not_trained_at_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--groups", "--rules", "dm1"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+ONE = "has no distance within it and no interval over networks; take 2 or more"
+WRONG = [
+    ("n_networks", "1", f"groups.n_networks: a group of 1 network {ONE}"),
+    ("master", "contxtdelaydm1", "groups.master: unknown rule 'contxtdelaydm1': did you mean 'contextdelaydm1'?"),
+    ("master", "oic", "groups.master: groups cannot be tested on it, rule 'oic' needs 99 inputs, 2 of them for rules"),
+    ("master", "dm2", "groups.master: no group learns dm2; name it in the rules of a group"),
+    ("parts", "[dm1, contextdelaydm1]", "groups.parts: contextdelaydm1 is the master rule itself; take it out"),
+    ("parts", "[dm1, dm1]", "groups.parts: dm1 stands there twice; keep one"),
+    ("parts", "[dm2]", "groups.parts: no group learns dm2; name it in the rules of a group"),
+    ("frozen", "[input]", "groups.training.frozen: ['input']: each group says what is frozen in it; leave this empty"),
+    ("rule_weights", "{dm2: 5}", "groups.training.rule_weights: no group learns 'dm2'; take it out"),
+    ("checkpoint_steps", "[5, 1]", "groups.training.checkpoint_steps: step 5 never comes where a group learns in 4"),
+    ("n_input", "99", "groups.groups.master.rules: rule 'contextdelaydm1' needs 85 inputs, 20 of them for rules"),
+]
+WRONG_GROUPS = [
+    ("after: null, rules: [dm1], frozen: [], n_networks: 1", f".n_networks: a group of 1 network {ONE}"),
+    ("after: null, rules: [dm7], frozen: [], n_networks: 3", ": unknown rule 'dm7'"),
+    ("after: null, rules: [dm1, dm1], frozen: [], n_networks: 3", ".rules: rules: 'dm1' stands there twice"),
+    ("after: null, rules: [dm1], frozen: [inputs], n_networks: 3", ".frozen: unknown weights in frozen 'inputs'"),
+    (
+        "after: mater, rules: [dm1], frozen: [], n_networks: null",
+        ".after: unknown group that 'basic' is after, 'mater'",
+    ),
+    (
+        "after: basic_frozen, rules: [dm1], frozen: [], n_networks: null",
+        ".after: groups follow one another in a circle",
+    ),
+    ("after: null, rules: [dm1], frozen: []", ".n_networks: missing; every key must be given"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG)
+def test_groups_that_cannot_be_trained_or_tested_are_refused_before_training(few, key, value, message):
+    few.replace(f"groups.{key}", f"{key}: {value}")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(few.path)
+    assert [line for line in caught.value.args if line.split(": ", 1)[1].startswith(message)]
+
+
+@pytest.mark.parametrize(("value", "message"), WRONG_GROUPS)
+def test_group_that_cannot_be_is_refused_with_its_line(few, value, message):
+    n = few.replace("groups.basic", f"basic: {{{value}}}")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(few.path)
+    assert [line for line in caught.value.args if line.startswith(f"{few.path}:{n}: groups.groups.basic{message}")]

@@ -1,0 +1,378 @@
+"""The engines: the same results from all, workers and drivers that are killed, Ctrl-C, and what is refused."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from joblib import Parallel, delayed
+
+from tests.slurm.controller import AVAILABLE, jobs, one_node
+from tests.workbench.errands import engine_parameters, errands, failing, killing, torch_sum, torch_sums, trained
+from workbench.engine import DASK, engine
+from workbench.settings import ConfigError
+
+PROJECT = Path(__file__).parents[2]
+SLURM = pytest.mark.skipif(not AVAILABLE, reason="needs the packages slurm-wlm and munge, and root")
+KINDS = ["serial", "processes", "dask", pytest.param("slurm", marks=SLURM)]
+
+pytestmark = pytest.mark.xdist_group("engine")  # they start processes of their own
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory):
+    """A SLURM for this module; its environment."""
+    with one_node(tmp_path_factory.mktemp("slurm")) as environment:
+        os.environ.update(environment)
+        yield environment
+        for name in environment:
+            del os.environ[name]
+
+
+@pytest.fixture(scope="class", params=KINDS)
+def running(request, tmp_path_factory):
+    """Each kind of engine, entered by a driver that computes with two threads; its name."""
+    kind = request.param
+    if kind == "slurm":
+        request.getfixturevalue("controller")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")  # what workers would take over
+        torch.set_num_threads(2)
+        try:
+            with engine(engine_parameters(kind, tmp_path_factory.mktemp(kind))):
+                yield kind
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(1)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """SHA-256 of what tasks wrote."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.npy")}
+
+
+def starts(folder: Path) -> list[tuple[int, int]]:
+    """Task and process of each start of a task."""
+    path = folder / "starts"
+    return [tuple(map(int, line.split())) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def undisturbed(folder: Path, n_tasks: int) -> dict[str, str]:
+    folder.mkdir()
+    errands(folder, n_tasks, seconds=0)
+    return content(folder)
+
+
+def until(met, what: str, seconds: float = 100) -> None:
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Killer(threading.Thread):
+    """Kills the worker that starts the task after every so many starts, so many times."""
+
+    def __init__(self, folder: Path, n_kills: int, every: int) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.n_kills, self.every, self.killed = folder, n_kills, every, 0
+        self.start()
+
+    def run(self) -> None:
+        seen = self.every
+        while self.killed < self.n_kills:
+            until(lambda: len(starts(self.folder)) >= seen, "no more tasks to kill")  # noqa: B023
+            all_starts = starts(self.folder)
+            seen = len(all_starts) + self.every
+            if alive(pid := all_starts[-1][1]):
+                os.kill(pid, signal.SIGKILL)
+                self.killed += 1
+
+
+# ---- the same from all -----------------------------------------------------------------------------------------------
+
+
+class TestEveryEngine:
+    def test_results_do_not_depend_on_the_engine_bit_for_bit(self, running):
+        sums, threads, pids = zip(*torch_sums(4), strict=True)
+        assert set(threads) == {1}
+        assert (set(pids) == {os.getpid()}) == (running == "serial")
+        torch.set_num_threads(1)
+        assert list(sums) == [torch_sum(n)[0] for n in range(4)]
+        torch.set_num_threads(2)
+        two = [torch_sum(n)[0] for n in range(4)]
+        torch.set_num_threads(1)
+        assert two != list(sums)  # so the comparison could have failed
+
+    def test_error_of_a_task_comes_through_and_the_engine_goes_on(self, running):
+        with pytest.raises(ValueError, match="one is no good"):
+            Parallel()(delayed(failing)(n) for n in range(4))
+        assert sorted(Parallel()(delayed(abs)(-n) for n in range(4))) == [0, 1, 2, 3]
+
+    def test_killed_workers_cost_only_time(self, running, tmp_path):
+        if running == "serial":
+            pytest.skip("no workers")
+        folder = tmp_path / "disturbed"
+        folder.mkdir()
+        killer = Killer(folder, n_kills=1, every=3)
+        done = errands(folder, 8)
+        killer.join()
+        assert sorted(done) == list(range(8))  # nothing lost, nothing doubled
+        assert content(folder) == undisturbed(tmp_path / "undisturbed", 8)
+        lost = len(starts(folder)) - 8
+        assert 1 <= lost <= (2 if running == "processes" else 1)  # a pool of processes goes down together
+
+    def test_task_that_kills_its_workers_again_and_again_ends_the_call_with_its_name(self, running):
+        if running == "serial":
+            pytest.skip("no workers")
+        with pytest.raises(ConfigError, match=r"^engine: worker processes were killed 4 times while at killing\(2, "):
+            Parallel()(delayed(killing)(n, killer=2) for n in range(4))
+
+
+def test_training_in_processes_gives_the_weights_of_training_here_and_is_read_the_second_time(tmp_path):
+    def weights(kind, folder):
+        with engine(engine_parameters(kind, tmp_path, workers=1)):
+            return Parallel()(delayed(trained)(folder, seed) for seed in range(2))
+
+    expected = weights("serial", tmp_path / "serial")
+    assert weights("processes", tmp_path / "processes") == expected
+    written = (tmp_path / "processes" / "0" / "log.csv").stat().st_mtime_ns
+    assert weights("serial", tmp_path / "processes") == expected
+    assert (tmp_path / "processes" / "0" / "log.csv").stat().st_mtime_ns == written
+
+
+def test_one_worker_is_a_process_too(tmp_path):
+    with engine(engine_parameters("processes", tmp_path, workers=1)):
+        assert os.getpid() not in Parallel()(delayed(os.getpid)() for _ in range(3))
+
+
+# ---- drivers that end ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def starter(request, tmp_path_factory):
+    """The program that starts drivers, with SLURM's commands at hand where there are any."""
+    if AVAILABLE:
+        request.getfixturevalue("controller")
+    errors = tmp_path_factory.mktemp("drivers") / "errors"
+    command = [sys.executable, "-m", "tests.workbench.errands"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with errors.open("w") as file, subprocess.Popen(command, cwd=PROJECT, stderr=file, **pipes) as process:
+        yield process
+        process.stdin.close()
+    print(errors.read_text())
+
+
+class Driver:
+    """A process that runs errands, with all its workers."""
+
+    def __init__(self, starter, kind: str, folder: Path, n_tasks: int) -> None:
+        self.starter, known = starter, len(starts(folder))
+        print(kind, folder, n_tasks, file=starter.stdin, flush=True)
+        self.pid = int(starter.stdout.readline())
+        until(lambda: len(starts(folder)) >= known + 2 or not alive(self.pid), "no task starts")
+        assert alive(self.pid), "the driver has ended"
+        self.workers = {pid for _, pid in starts(folder)[known:]}
+        self.workers |= {child.pid for child in psutil.Process(self.pid).children(recursive=True)}
+
+    def end(self, number: signal.Signals, whole_group: bool = False) -> int:
+        """Send a signal to the driver, or to it and all that a terminal's Ctrl-C reaches; its exit status."""
+        (os.killpg if whole_group else os.kill)(self.pid, number)
+        return int(self.starter.stdout.readline())
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_driver_that_is_stopped_or_killed_leaves_no_worker_and_a_rerun_does_the_rest(kind, tmp_path, starter, request):
+    queue = request.getfixturevalue("controller") if kind == "slurm" else None
+    folder = tmp_path / "disturbed"
+    folder.mkdir()
+
+    driver = Driver(starter, kind, folder, 10)
+    assert driver.end(signal.SIGINT, whole_group=True) == 130
+    until(lambda: not any(map(alive, driver.workers)), "workers outlive their driver", seconds=5)
+    assert queue is None or jobs(queue) == []
+
+    driver = Driver(starter, kind, folder, 10)
+    driver.end(signal.SIGKILL)
+    until(lambda: not any(map(alive, driver.workers)), "workers outlive their driver", seconds=20)
+    if queue is not None:
+        until(lambda: jobs(queue) == [], "jobs outlive their driver", seconds=20)
+
+    finished = len(content(folder))
+    began = len(starts(folder))
+    assert errands(folder, 10, seconds=0) == list(range(10))  # here, in order
+    assert len(starts(folder)) - began == 10 - finished
+    assert content(folder) == undisturbed(tmp_path / "undisturbed", 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_twenty_kills_lose_and_double_nothing(kind, tmp_path, starter, request):
+    """Ten of workers, within one run; ten of drivers, at random moments, each followed by a rerun."""
+    if kind == "slurm":
+        request.getfixturevalue("controller")
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    killer = Killer(folder, n_kills=10, every=4)
+    with engine(engine_parameters(kind, tmp_path)):
+        done = errands(folder, 60)
+    killer.join()
+    assert (killer.killed, sorted(done)) == (10, list(range(60)))
+    assert content(folder) == undisturbed(tmp_path / "undisturbed", 60)
+
+    folder = tmp_path / "drivers"
+    folder.mkdir()
+    moments = torch.rand(10, generator=torch.Generator().manual_seed(0)).tolist()
+    for moment in moments:
+        driver = Driver(starter, kind, folder, 60)
+        time.sleep(moment)
+        driver.end(signal.SIGKILL)
+        until(lambda: not any(map(alive, driver.workers)), "workers outlive their driver", seconds=20)  # noqa: B023
+    assert errands(folder, 60, seconds=0) == list(range(60))
+    assert content(folder) == content(tmp_path / "undisturbed")
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def distributed():
+    return pytest.importorskip("distributed")
+
+
+def test_tasks_go_to_a_scheduler_at_an_address_and_are_kept_to_one_thread_there(tmp_path, distributed):
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as there:
+        torch.set_num_threads(2)
+        try:
+            with engine(engine_parameters("dask", tmp_path, workers=1, address=there.scheduler_address)):
+                task = Parallel()([delayed(where)()])
+        finally:
+            torch.set_num_threads(1)
+        assert task == [(1, True)]
+        assert there.status.name == "running"  # it is not ours to close
+
+
+def where() -> tuple[int, bool]:
+    """Threads of a task, and whether dask runs it."""
+    from distributed import get_worker
+
+    return torch.get_num_threads(), get_worker() is not None
+
+
+def test_workers_at_an_address_that_run_tasks_side_by_side_in_one_process_are_refused(tmp_path, distributed):
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as there:
+        parameters = engine_parameters("dask", tmp_path, address=there.scheduler_address)
+        with pytest.raises(ConfigError, match=r"^engine.address: worker .* runs 3 tasks at once"), engine(parameters):
+            pass
+
+
+def test_scheduler_without_workers_is_named_after_the_time_to_wait(tmp_path, distributed):
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as there:
+        parameters = engine_parameters("dask", tmp_path, address=there.scheduler_address, wait=0.5)
+        message = r"^engine.wait: 0 of 2 workers came in 0.5 s; start some"
+        with pytest.raises(ConfigError, match=message), engine(parameters):
+            pass
+
+
+def test_scheduler_that_is_lost_ends_the_call_and_says_so(tmp_path, distributed):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    there = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
+    closing = threading.Thread(target=lambda: (until(lambda: len(starts(folder)) > 1, "no task"), there.close()))
+    closing.start()
+    with (
+        pytest.raises(ConfigError, match=r"^engine: the connection to the dask scheduler was lost"),
+        engine(engine_parameters("dask", tmp_path, address=there.scheduler_address)),
+    ):
+        errands(folder, 50)
+    closing.join()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("tcp://127.0.0.1:1", r"no dask scheduler answers at tcp://127.0.0.1:1: Timed out .* after 0.5 s"),
+        ("nonsense", r"no dask scheduler answers at nonsense: missing port number"),
+        ("foo://here:1", r"no dask scheduler answers at foo://here:1: unknown address scheme 'foo'"),
+    ],
+)
+def test_scheduler_that_does_not_answer_is_named(address, message, tmp_path, distributed):
+    parameters = engine_parameters("dask", tmp_path, address=address, wait=0.5)
+    with pytest.raises(ConfigError, match=f"^engine.address: {message}"), engine(parameters):
+        pass
+
+
+@pytest.mark.parametrize(("kind", "package"), [("dask", "distributed"), ("slurm", "dask_jobqueue")])
+def test_missing_package_is_named_with_the_command_that_installs_it(kind, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError) as caught, engine(engine_parameters(kind, tmp_path)):
+        pass
+    assert f"dask and slurm need the package {package}" in str(caught.value)
+    assert "pip install 'compute-alike[cluster]'" in str(caught.value)
+    assert "poetry install --all-extras" in str(caught.value)
+
+
+def test_slurm_without_sbatch_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message = r"^engine.kind: slurm submits jobs by sbatch, which is not on this machine"
+    with pytest.raises(ConfigError, match=message), engine(engine_parameters("slurm", tmp_path)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@SLURM
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("queue", "nowhere", "sbatch refuses the job: .*invalid partition specified: nowhere"),
+        ("directives", ("--nonsense",), "sbatch refuses the job: .*unrecognized option '--nonsense'"),
+        ("memory", 100.0, "sbatch refuses the job: .*Requested node configuration is not available"),
+        ("interface", "ib9", "Cluster failed to start: 'ib9' is not a valid network interface"),
+    ],
+)
+def test_job_that_cannot_be_submitted_is_refused_in_the_words_of_sbatch(key, value, message, tmp_path, controller):
+    parameters = engine_parameters("slurm", tmp_path, slurm={key: value})
+    with pytest.raises(ConfigError, match=f"(?s)^engine.slurm: {message}"), engine(parameters):
+        pass
+    assert jobs(controller) == []
+
+
+@SLURM
+def test_workers_that_do_not_come_are_told_with_the_queue(tmp_path, controller):
+    parameters = engine_parameters("slurm", tmp_path, wait=3, slurm={"directives": ("--begin=now+1hour",)})
+    with pytest.raises(ConfigError) as caught, engine(parameters):
+        pass
+    assert str(caught.value).startswith("engine.wait: 0 of 2 workers came in 3 s; squeue says\n")
+    assert str(caught.value).count("(BeginTime)") == 2
+    assert jobs(controller) == []
+
+
+@SLURM
+def test_job_that_ends_is_replaced(tmp_path, controller, monkeypatch):
+    monkeypatch.setitem(DASK, "distributed.deploy.lost-worker-timeout", "1 s")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+
+    def cancel():
+        until(lambda: len(starts(folder)) > 2, "no task")
+        subprocess.run(["scancel", *jobs(controller)], check=True)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    with engine(engine_parameters("slurm", tmp_path)):
+        assert sorted(errands(folder, 12)) == list(range(12))
+    canceller.join()
