@@ -27,6 +27,7 @@ CASES = [
     Case((20, 200, 64), 10, 3, faster=10, smaller=1),
     Case((20, 200, 64), 30, 3, faster=15, smaller=1),
     Case((100, 500, 128), 10, 1, faster=15, smaller=8),
+    Case((100, 500, 128), 20, 1, faster=80, smaller=10),
 ]
 PEER = str(DSA_METRIC)
 RANK = 20

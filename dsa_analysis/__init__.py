@@ -11,7 +11,7 @@ from dsa_analysis.alignment import Alignment, align
 from dsa_analysis.baselines import cka_distance, procrustes_distance
 from dsa_analysis.choose import EmbeddingChoice, choose_embedding
 from dsa_analysis.compare import ComparisonParameters, Similarity, compare
-from dsa_analysis.data import DataError
+from dsa_analysis.data import DataError, omit_trials
 from dsa_analysis.dmd import Operator, common_weights, fit_operator, repeat_variance, singular_spectrum
 from dsa_analysis.driven import DrivenOperator, fit_driven_operator
 from dsa_analysis.embedding import EmbeddingParameters, delay_embed
@@ -69,6 +69,7 @@ __all__ = [
     "match_modes",
     "mean_interval",
     "noise_floor",
+    "omit_trials",
     "permanova",
     "procrustes_distance",
     "record_regimes",

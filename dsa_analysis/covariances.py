@@ -397,7 +397,8 @@ def _refuse_short(trials: list[Tensor], p: EmbeddingParameters, name: str) -> No
         raise DataError(
             f"n_delays = {p.n_delays} with delay_interval = {p.delay_interval} needs trials of at least {needed} "
             f"samples ({p.window} for one window, {p.steps_ahead} more to predict), but system {name!r}, {where} "
-            f"{'has' if len(short) == 1 else 'have as few as'} {shortest}; {remedy}, or leave the short trials out"
+            f"{'has' if len(short) == 1 else 'have as few as'} {shortest}; {remedy}, or leave the short trials out by "
+            f"omit_trials(systems, shorter_than={needed})"
         )
 
 

@@ -8,9 +8,11 @@ A *system* is whatever produced the trajectories: one network, one recording, on
     a list or tuple of such trials      trials of unequal length, the same channels in each
 
 as numpy arrays (memory-mapped ones too), torch tensors or xarray objects, real numbers of any kind. Nothing is repaired
-here: data that cannot be used is refused with the place at which it was found.
+here: data that cannot be used is refused with the place at which it was found, unless `omit_trials` is asked to leave
+such trials out.
 """
 
+import dataclasses
 import difflib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -100,6 +102,85 @@ def as_trials(
         Wrong layout, complex or non-numeric values, NaN or infinity (with trial, channel and sample), trials of unequal
         channel counts, or no variance at all.
     """
+    trials = _split(system, name)
+    refuse_non_finite(trials, name)
+    if not constant:
+        _look_at_variance(trials, name)
+    return [trial.to(device) for trial in trials] if device is not None else trials
+
+
+def omit_trials(systems: Any, *, non_finite: bool = False, shorter_than: int = 0, matched: bool = False) -> Any:
+    """The systems without the trials that nothing could be fitted to; one warning tells how many went from which.
+
+    Where systems are compared trial by trial ("cka", "procrustes"), leaving out other trials of each would match what
+    does not belong together, and unseen if their numbers agree: ``matched`` is for these.
+
+    Parameters
+    ----------
+    systems : mapping from name to system, or sequence of systems
+        Data, as in `compare`.
+    non_finite : bool
+        Leave out trials that hold NaN or infinity.
+    shorter_than : int >= 0, in samples
+        Leave out trials of fewer. An embedding needs (n_delays - 1) * delay_interval + 1 + steps_ahead.
+    matched : bool
+        A trial that goes from one system goes from all.
+
+    Returns
+    -------
+    dict or list
+        As they came, each in its own layout and type; a system that loses nothing is the same object. A `Recording`
+        notes which trials went.
+
+    Raises
+    ------
+    DataError
+        A system of which nothing is left, systems of unequal numbers of trials that were to be matched, or a wrong
+        layout.
+    """
+    check_count("shorter_than", shorter_than, 0)
+    named = as_systems(systems)
+    trials = {name: _split(system, name) for name, system in named.items()}
+    gone = {
+        name: {k for k, x in enumerate(own) if len(x) < shorter_than or (non_finite and not _is_finite(x))}
+        for name, own in trials.items()
+    }
+    if matched:
+        if len({len(own) for own in trials.values()}) > 1:
+            counts = ", ".join(f"{name!r} {len(own)}" for name, own in trials.items())
+            raise DataError(f"matched trials are as many in each system, but came as {counts}")
+        gone = dict.fromkeys(gone, set().union(*gone.values()))
+    for name, own in trials.items():
+        if len(gone[name]) == len(own):
+            wrong = " or ".join(
+                ["hold NaN or infinity"] * non_finite + [f"are shorter than {shorter_than}"] * (shorter_than > 0)
+            )
+            raise DataError(
+                f"system {name!r}: of its {len(own)} trials none would be left, since all {wrong}"
+                f"{', here or in another system' * matched}; leave out the system, or repair the recording"
+            )
+    if any(gone.values()):
+        listed = ", ".join(f"{len(out)} of {len(trials[name])} of {name!r}" for name, out in gone.items() if out)
+        warnings.warn(f"trials left out: {listed}", stacklevel=2)
+    kept = {name: _without(system, gone[name], len(trials[name])) for name, system in named.items()}
+    return kept if isinstance(systems, Mapping) else list(kept.values())
+
+
+def _without(system: Any, gone: set[int], n_trials: int) -> Any:
+    """A system of several trials without some of them."""
+    if not gone:
+        return system
+    left = [k for k in range(n_trials) if k not in gone]
+    if isinstance(system, (list, tuple)):
+        return [system[k] for k in left]
+    if hasattr(system, "__array__"):
+        return system[left]
+    noted = system.settings | {"omitted_trials": sorted(gone)}
+    return dataclasses.replace(system, trials=_without(system.trials, gone, n_trials), settings=noted)
+
+
+def _split(system: Any, name: str) -> list[Tensor]:
+    """The trials of one system, each (n_times, n_channels) of real numbers."""
     if not hasattr(system, "__array__"):  # an xarray object may have an axis of that name
         system = getattr(system, "trials", system)  # of a recording
     if isinstance(system, (list, tuple)):
@@ -130,10 +211,7 @@ def as_trials(
                 f"system {name!r}, trial {k} has {trial.shape[1]} channels, trial 0 has {n_channels}; all trials need "
                 f"the same, at least 1"
             )
-    refuse_non_finite(trials, name)
-    if not constant:
-        _look_at_variance(trials, name)
-    return [trial.to(device) for trial in trials] if device is not None else trials
+    return trials
 
 
 def _kind(value: Any) -> str:
@@ -163,16 +241,21 @@ def _as_tensor(value: Any, where: str) -> Tensor:
     return tensor
 
 
-def refuse_non_finite(trials: list[Tensor], name: str) -> None:
-    """Raise `DataError` with the place of the first NaN or infinity."""
+def _is_finite(trial: Tensor) -> bool:
+    return not trial.is_floating_point() or bool(torch.isfinite(trial).all())
+
+
+def refuse_non_finite(trials: list[Tensor], name: str, first_load: str = "") -> None:
+    """Raise `DataError` with the place of the first NaN or infinity, and the way out."""
     for k, trial in enumerate(trials):
-        if trial.is_floating_point() and not bool(torch.isfinite(trial).all()):
+        if not _is_finite(trial):
             wrong = ~torch.isfinite(trial)
             channel = int(wrong.any(0).nonzero()[0])
             count, first = int(wrong[:, channel].sum()), int(wrong[:, channel].nonzero()[0])
             raise DataError(
                 f"system {name!r}, trial {k}, channel {channel}: {count} non-finite value{'s' * (count > 1)}, first at "
-                f"sample {first} ({trial[first, channel].item()}); leave the trial out or repair the recording"
+                f"sample {first} ({trial[first, channel].item()}); {first_load}leave such trials out by "
+                f"omit_trials(systems, non_finite=True), or repair the recording"
             )
 
 

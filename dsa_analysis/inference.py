@@ -208,14 +208,19 @@ def distance_intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper confidence limits (k, k) of each distance, over the trials that were recorded.
 
-    The basic bootstrap on squared distances: noise that is independent of the difference adds to the square of a
-    distance, once in the estimate and once more in each of ``replicates`` (n, k, k), so limits on
-    2 d^2 - (replicates)^2 are free of it. A lower limit of 0 means that the trials do not tell the systems apart.
+    Noise that is independent of the difference adds its variance b to the square of a distance, once in the estimate d
+    and once more in each r of ``replicates`` (n, k, k), so that b = mean r^2 - d^2 and the limits are quantiles of
+    r^2 - 2 b. They are not reflected about d^2, as in the basic bootstrap: squares are skewed to the right, and
+    reflected the skew lies on the wrong side, most of all near the noise. A lower limit of 0 means that the trials do
+    not tell the systems apart.
+
+    @MEASURED@
     """
     distances = as_distances(similarity)
     _refuse_replicates(replicates, distances, 20)
-    tails = (1 + confidence) / 2, (1 - confidence) / 2
-    low, high = 2 * distances**2 - np.quantile(replicates**2, tails, 0)
+    tails = (1 - confidence) / 2, (1 + confidence) / 2
+    noise = (replicates**2).mean(0) - distances**2
+    low, high = np.quantile(replicates**2, tails, 0) - 2 * noise
     return np.sqrt(low.clip(0)), np.sqrt(high.clip(0))  # what is estimated, a square, is not negative
 
 

@@ -80,6 +80,7 @@ def load_recording(
     smooth: float = 0.0,
     decimate: int = 1,
     zscore: bool = False,
+    keep_non_finite: bool = False,
     align_to: str | None = None,
     window: tuple[float, float] | None = None,
     trials: str | None = None,
@@ -110,6 +111,8 @@ def load_recording(
     zscore : bool
         Bring each channel to mean 0 and variance 1 over all its samples. Constant channels stay at 0. Gains of channels
         change distances: with z-scores each channel has the same say, without them the ones that vary most lead.
+    keep_non_finite : bool
+        Let trials pass that hold NaN or infinity, for `omit_trials` to leave out; z-scores come from the other trials.
     align_to, window : str, (float, float) in s, optional
         .nwb only: trials from window[0] to window[1] around this column of times of the trial table. By default from
         start_time to stop_time.
@@ -146,12 +149,15 @@ def load_recording(
         variable, found = _choose(variables, variable, path, sampling_rate)
         arrays, axes = _arrange(found, axes, f"{path}, {variable}" if variable else str(path))
         choices |= {"variable": variable, "axes": axes}
-        refuse_non_finite([torch.from_numpy(array) for array in arrays], name)
+        if not keep_non_finite:
+            first = "load with keep_non_finite=True and "
+            refuse_non_finite([torch.from_numpy(array) for array in arrays], name, first)
         if smooth:
             if rate is None:
                 raise DataError(f"{path}: smooth = {smooth:g} ms needs a sampling rate; give sampling_rate in Hz")
             arrays = [_smoothed(array, smooth * rate / 1000) for array in arrays]
     choices |= {"sampling_rate": rate, "smooth": smooth, "decimate": decimate, "zscore": zscore}
+    choices["keep_non_finite"] = keep_non_finite
     if decimate > 1:
         arrays = [_decimated(array, decimate, f"{path}, trial {k}") for k, array in enumerate(arrays)]
         rate = rate / decimate if rate else None
@@ -368,7 +374,8 @@ def _suspect(trials: list[np.ndarray], axes: tuple[str, ...], where: str) -> Non
         )
     if n_channels == 1:
         return
-    over_time, over_channels = (sum(np.square(np.diff(trial, axis=axis)).mean() for trial in trials) for axis in (0, 1))
+    with np.errstate(invalid="ignore"):  # NaN says nothing of the order of axes
+        over_time, over_channels = (sum(np.square(np.diff(x, axis=axis)).mean() for x in trials) for axis in (0, 1))
     if over_channels < over_time / 4:
         warnings.warn(
             f"{where}: read as ({', '.join(axes)}) values change more smoothly across channels than over time; "
@@ -436,7 +443,8 @@ def _decimated(trial: np.ndarray, factor: int, where: str) -> np.ndarray:
 
 
 def _standardised(trials: list[np.ndarray]) -> list[np.ndarray]:
-    samples = np.concatenate(trials)
+    whole = [trial for trial in trials if np.isfinite(trial).all()]
+    samples = np.concatenate(whole or trials)
     mean, deviation = samples.mean(0), samples.std(0)
     constant = samples.min(0) == samples.max(0)  # their deviation may be rounding instead of 0
     mean, deviation = np.where(constant, samples[0], mean), np.where(constant, 1, deviation)

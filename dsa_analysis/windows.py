@@ -79,7 +79,7 @@ def cut(
             if len(trial) < stop:
                 raise DataError(
                     f"window {window!r} ends at sample {stop}, but system {name!r}, trial {k} has {len(trial)}; "
-                    f"shorten the window, or leave the trial out"
+                    f"shorten the window, or leave such trials out by omit_trials(systems, shorter_than={stop})"
                 )
         pieces[window] = [trial[start:stop] for trial in trials]
     return pieces

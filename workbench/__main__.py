@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -107,13 +108,45 @@ def summary(run: "Run", n_trials: int) -> str:
 def compare(arguments: argparse.Namespace) -> int:
     from dsa_analysis import DataError
     from workbench.compare import command_line, compare_files
+    from workbench.settings import ConfigError
 
+    if arguments.groups:
+        return compare_groups(arguments, command_line(arguments.argv))
+    if not arguments.files:
+        raise ConfigError("compare: give two files or more, or --groups for the networks that the settings describe")
+    arguments.seed, arguments.output = arguments.seed or 0, arguments.output or "results/compare"
     try:
         report = compare_files(arguments, command_line(arguments.argv))
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
     print(os.path.relpath(report))
+    return 0
+
+
+def compare_groups(arguments: argparse.Namespace, command: str) -> int:
+    from dsa_analysis import DataError
+    from multitask import MultitaskError
+    from workbench.group_report import write_report
+    from workbench.groups import GroupStudy, verdicts
+    from workbench.settings import ConfigError, load_settings
+
+    if arguments.files:
+        raise ConfigError(f"--groups: compares networks of the settings, not files; leave out {arguments.files[0]}")
+    settings = load_settings(arguments.settings)
+    seeds = range(settings.seed, settings.seed + settings.groups.n_seeds)
+    for seed in seeds if arguments.seed is None else [arguments.seed]:
+        study = GroupStudy(settings, seed)
+        try:
+            report = write_report(
+                study, Path(arguments.output or settings.results / "groups" / f"seed_{seed}"), command
+            )
+        except (DataError, MultitaskError) as error:
+            print(error, file=sys.stderr)
+            return 1
+        found = verdicts(study)
+        print(found.assign(met=found["met"].map({True: "met", False: "NOT MET", None: ""})).to_string(index=False))
+        print(os.path.relpath(report))
     return 0
 
 
@@ -190,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    what = "compare recordings, one system a file, and write a report; needs no settings file"
+    what = "compare recordings, one system a file, and write a report; needs no settings file, but for --groups"
     command = commands.add_parser(
         "compare",
         help=what,
@@ -200,8 +233,14 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--n-delays 10 --rank 8 --group-by folder --output results/days",
     )
     command.set_defaults(command=compare)
-    command.add_argument("files", nargs="+", metavar="FILE", help="a system each: .npy, .npz, .mat (any version), .nwb")
-    command.add_argument("--output", default="results/compare", metavar="FOLDER", help="default: results/compare")
+    command.add_argument(
+        "--groups",
+        action="store_true",
+        help="instead of files: the groups of networks of the settings, trained if need be",
+    )
+    command.add_argument("--config", dest="settings", metavar="PATH", help="for --groups: settings file, as for train")
+    command.add_argument("files", nargs="*", metavar="FILE", help="a system each: .npy, .npz, .mat (any version), .nwb")
+    command.add_argument("--output", metavar="FOLDER", help="default: results/compare; of groups results/groups/seed_N")
     command.add_argument("--overwrite", action="store_true", help="replace a report that is there")
 
     reading = command.add_argument_group("what the files hold", "The same for all; what they leave open is asked for.")
@@ -221,6 +260,12 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     reading.add_argument(spikes[2], metavar="QUERY", help=".nwb: which trials, such as 'correct == 1'")
     reading.add_argument(spikes[3], metavar="QUERY", help=".nwb: which units, such as 'quality == \"good\"'")
 
+    omitting = command.add_argument_group("trials to leave out", "With cka and procrustes from all files alike.")
+    omitting.add_argument("--omit-non-finite", action="store_true", help="those that hold NaN or infinity")
+    omitting.add_argument(
+        "--omit-shorter-than", type=natural, default=0, metavar="N", help="those of fewer samples, after --decimate"
+    )
+
     processing = command.add_argument_group("processing, in this order")
     processing.add_argument("--smooth", type=float, default=0.0, metavar="MS", help="Gaussian, its standard deviation")
     processing.add_argument("--decimate", type=count, default=1, metavar="N", help="means of N samples in their place")
@@ -239,8 +284,16 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--estimator", default="least_squares", help="of the operators (default: least_squares, as published)"
     )
     method.add_argument("--metric", default="angular", help="angular (default), euclidean, spectral, cka or procrustes")
+    method.add_argument(
+        "--n-starts", type=count_or_auto, default="auto", metavar="N", help="climbs of the alignment of a pair, or auto"
+    )
+    method.add_argument(
+        "--n-sweeps", type=natural, default=0, metavar="N", help="rounds through third systems, for large related sets"
+    )
     method.add_argument("--device", default="cpu", help="cpu (default), cuda, or auto")
-    method.add_argument("--seed", type=natural, default=0, help="of all that is random (default: 0)")
+    method.add_argument(
+        "--seed", type=natural, help="of all that is random (default: 0; of groups that of the settings)"
+    )
 
     report = command.add_argument_group("report")
     report.add_argument(

@@ -5,9 +5,8 @@ a page that can be sent as it is; distances.csv, one row a pair; and similarity.
 """
 
 import argparse
-import base64
-import io
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -26,12 +25,15 @@ from tqdm import tqdm
 
 import dsa_analysis as dsa
 from dsa_analysis import DataError, plotting
+from workbench.page import PAGE, bullets, picture, tabular
 from workbench.settings import ConfigError, replacing
 
 FILES = ("report.html", "distances.csv", "similarity.nc")
 LOADING = ("variable", "axes", "sampling_rate", "smooth", "decimate", "zscore", "align_to", "window", "trials", "units")
+UNFINISHED = "unfinished_pairs"  # folder of pairs that a rerun need not solve again; gone once the report is there
 EMBEDDING = ("n_delays", "rank", "delay_interval", "steps_ahead", "estimator")
 MANY = 40  # systems above which names are no longer written beside a figure
+STATIC = ("cka", "procrustes")  # metrics that match trials, and need no embedding
 N_ROWS = 200  # of the table on the page; the file has all
 
 
@@ -51,7 +53,7 @@ class Findings:
 
 
 def compare_files(arguments: argparse.Namespace, command: str) -> Path:
-    """Do what ``python -m workbench compare`` was asked; the path of the report.
+    """Do what ``python -m workbench compare`` was asked; the path of the report. Interrupted and called again, goes on.
 
     Raises
     ------
@@ -84,6 +86,7 @@ def compare_files(arguments: argparse.Namespace, command: str) -> Path:
         findings.table.to_csv(temporary, index=False)
     with replacing(folder / "report.html") as temporary:
         temporary.write_text(_page(findings, command, time.perf_counter() - started), encoding="utf-8")
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return folder / "report.html"
 
 
@@ -94,18 +97,28 @@ def _find(arguments: argparse.Namespace) -> Findings:
         loaded = dsa.load_recordings(_announced(arguments.files, "reading"), **stated)
         systems: dict[str, Any] = {name: _as_matrix(name, recording) for name, recording in loaded.items()}
     else:
-        systems = loaded = dsa.load_recordings(_announced(arguments.files, "reading"), **loading)
+        loading["keep_non_finite"] = arguments.omit_non_finite
+        systems = loaded = dsa.omit_trials(
+            dsa.load_recordings(_announced(arguments.files, "reading"), **loading),
+            non_finite=arguments.omit_non_finite,
+            shorter_than=arguments.omit_shorter_than,
+            matched=arguments.metric in STATIC,
+        )
     groups = _groups(list(systems), arguments.files, arguments.group_by)
 
     embedding = {} if arguments.operators else {key: getattr(arguments, key) for key in EMBEDDING}
     random = {"seed": arguments.seed, "device": arguments.device}
-    shared, choice = {"metric": arguments.metric, **random}, None
-    if "auto" in embedding.values() and arguments.metric not in ("cka", "procrustes"):
+    shared, choice = {"metric": arguments.metric, "n_starts": arguments.n_starts, **random}, None
+    if "auto" in embedding.values() and arguments.metric not in STATIC:
         candidates: dict[str, Any] = {key: None if value == "auto" else value for key, value in embedding.items()}
         choice = dsa.choose_embedding(systems, **candidates, **random)
         embedding |= {"n_delays": choice.n_delays, "rank": choice.rank}
-    similarity = dsa.compare(systems, **embedding, **shared)
-    sources = {"recordings": {name: recording.settings for name, recording in loaded.items()}}
+    store = Path(arguments.output) / UNFINISHED
+    similarity = dsa.compare(systems, **embedding, **shared, n_sweeps=arguments.n_sweeps, store=store)
+    sources = {
+        "omit_shorter_than": arguments.omit_shorter_than,
+        "recordings": {name: recording.settings for name, recording in loaded.items()},
+    }
     similarity = replace(similarity, settings=similarity.settings | sources)
     table = similarity.to_dataframe()
 
@@ -198,22 +211,22 @@ def _page(findings: Findings, command: str, seconds: float) -> str:
     similarity = findings.similarity
     parts = [f"<p>{escape(sentence)}</p>" for sentence in _sentences(findings)]
     if findings.concerns:
-        parts += ["<h2>Warnings</h2>", _bullets(findings.concerns, "warning")]
+        parts += ["<h2>Warnings</h2>", bullets(findings.concerns, "warning")]
     parts += ["<h2>Distances</h2>", _matrix(findings)]
     if len(similarity.labels) > 2:
         parts.append(_map(findings))
     if findings.statistics:
-        parts += ["<h2>Groups</h2>", _bullets([f"{name}: {value}" for name, value in findings.statistics.items()])]
+        parts += ["<h2>Groups</h2>", bullets([f"{name}: {value}" for name, value in findings.statistics.items()])]
     operators = [o for o in similarity.operators.values() if isinstance(o, dsa.Operator)]
     if operators:
         parts += ["<h2>Embedding</h2>", _embedding(findings, operators)]
     if findings.explanation:
         parts += [f"<h2>What sets {' and '.join(map(escape, findings.explanation.names))} apart</h2>"]
-        parts += [_explanation(findings), _table(findings.explanation.modes)]
-    parts += ["<h2>Pairs</h2>", _table(findings.table.sort_values("distance").head(N_ROWS))]
+        parts += [_explanation(findings), tabular(findings.explanation.modes)]
+    parts += ["<h2>Pairs</h2>", tabular(findings.table.sort_values("distance").head(N_ROWS))]
     if len(findings.table) > N_ROWS:
         parts.append(f"<p>The nearest {N_ROWS} of {len(findings.table)}; all stand in distances.csv.</p>")
-    parts += ["<h2>Systems</h2>", _bullets([_described(name, system) for name, system in findings.systems.items()])]
+    parts += ["<h2>Systems</h2>", bullets([_described(name, system) for name, system in findings.systems.items()])]
     parts += ["<h2>Settings</h2>", _settings(similarity.settings)]
     software = f"compute-alike {version('compute-alike')}, torch {torch.__version__}"
     made = f"{time.strftime('%Y-%m-%d %H:%M')}, {seconds:.0f} s; {software}"
@@ -266,7 +279,7 @@ def _matrix(findings: Findings) -> str:
     plotting.plot_distances(similarity, axes, groups, below=below, floor=floor)
     if findings.groups:
         plotting.group_legend(axes, plotting.group_colors(groups or []), loc="lower left", bbox_to_anchor=(0, -0.2))
-    return _picture(figure, "Systems in the order of their tree. Dots: pairs below their noise floor.")
+    return picture(figure, "Systems in the order of their tree. Dots: pairs below their noise floor.")
 
 
 def _map(findings: Findings) -> str:
@@ -281,7 +294,7 @@ def _map(findings: Findings) -> str:
     elif len(places) <= MANY:
         for name, place in zip(similarity.labels, places, strict=True):
             axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
-    return _picture(
+    return picture(
         figure, "Multidimensional scaling: distances on paper resemble the distances, the more the less stress."
     )
 
@@ -308,29 +321,14 @@ def _embedding(findings: Findings, operators: list[dsa.Operator]) -> str:
         plotting.plot_cells(findings.choice, panels[1])
         text += f" Chosen by {findings.choice.method}."
         caption += " Right: the cells that were looked at, dots where admissible."
-    return f"<p>{escape(text)}</p>" + _picture(figure, caption)
+    return f"<p>{escape(text)}</p>" + picture(figure, caption)
 
 
 def _explanation(findings: Findings) -> str:
     figure = Figure((14, 3.6), layout="constrained")
     plotting.plot_explanation(findings.explanation, axes := figure.subplots(1, 4))  # type: ignore[arg-type]
     axes[3].legend(frameon=False)
-    return _picture(figure, "Both operators in common coordinates, and how much of the difference each mode carries.")
-
-
-def _picture(figure: Figure, caption: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _table(table: pd.DataFrame) -> str:
-    shown = table.copy()
-    if "eigenvalue" in shown:
-        shown["eigenvalue"] = [f"{value.real:.3f} {value.imag:+.3f}i" for value in shown["eigenvalue"]]
-    return shown.to_html(index=False, border=0, float_format="{:.4g}".format)
+    return picture(figure, "Both operators in common coordinates, and how much of the difference each mode carries.")
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -339,29 +337,9 @@ def _settings(settings: Mapping[str, Any]) -> str:
     for key in dict.fromkeys(key for one in each for key in one if key != "path"):
         values = list(dict.fromkeys(str(one.get(key)) for one in each))
         lines.append(f"reading: {key} = {values[0] if len(values) == 1 else ', '.join(values)}")
-    return _bullets(lines) + _bullets([f"{name}: {one['path']}" for name, one in settings["recordings"].items()])
-
-
-def _bullets(lines: list[str], kind: str = "") -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<ul class="{kind}">{items}</ul>'
+    return bullets(lines) + bullets([f"{name}: {one['path']}" for name, one in settings["recordings"].items()])
 
 
 def command_line(argv: list[str]) -> str:
     """What to type to get the report again."""
     return f"python -m workbench {shlex.join(argv)}"
-
-
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Do they compute alike?</title>
-<style>
-body {{ font-family: sans-serif; max-width: 70rem; margin: 2rem auto; line-height: 1.4 }}
-img {{ max-width: 100% }} figure {{ margin: 1rem 0 }} figcaption, footer {{ color: #555; font-size: .9rem }}
-table {{ border-collapse: collapse; font-size: .85rem }} td, th {{ padding: .15rem .8rem; text-align: right }}
-tr:nth-child(even) {{ background: #f4f4f4 }} .warning {{ color: #b3261e }} code {{ background: #f4f4f4 }}
-</style>
-<h1>Do they compute alike?</h1>
-{body}
-<footer><p><code>{command}</code></p><p>{made}</p></footer>
-</html>
-"""

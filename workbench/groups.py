@@ -1,8 +1,9 @@
 """Groups of trained networks, compared by what they do on one rule: does similarity of dynamics follow learning?
 
-    study = GroupStudy(settings, seed)        # trains the groups, or reads them
-    study.to_reference()                      # how far each network is from those that learnt the composed rule
-    scores(study.to_reference())              # what these distances go along with, by each measure
+    study = GroupStudy(settings).complete()   # trains and compares, or reads what it did before
+    study.to_reference                        # how far each network is from those that learnt the composed rule
+    study.scores                              # what these distances go along with, by each measure
+    verdicts(study)                           # the claims, in numbers
 
 The *master* is the composed rule, and the networks that learnt nothing else, from scratch, are the *reference*. A
 measure of config.yaml says what of a network's activity on the master rule is compared (which states, whole or piece by
@@ -12,8 +13,9 @@ which metric. The truth that no measure sees are the Jacobians of the networks a
 Tables are kept under results/groups and read where neither settings, networks nor the code of the method changed.
 """
 
+import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from joblib import Parallel, delayed
 from scipy.stats import bootstrap, spearmanr
 from torch import Tensor
 from tqdm import tqdm
@@ -41,6 +44,7 @@ from dsa_analysis import (
 )
 from dsa_analysis.baselines import BASELINES
 from multitask import Activity, LeakyRNN, TrainedGroups, find_fixed_points, perturbed, record_activity, train_groups
+from workbench.engine import engine
 from workbench.notebooks import fingerprint, read_results, write_results
 from workbench.settings import Measure, Settings
 
@@ -70,7 +74,7 @@ class GroupStudy:
         self.settings, self.progress = settings, progress
         self.seed = settings.seed if seed is None else seed
         self.ours, self.how = settings.groups, settings.groups.comparison
-        self.concerns: dict[str, None] = {}  # what was said while something was computed, in order, once each
+        self.concerns: Counter[str] = Counter()  # what was warned of while something was computed, and how often
 
     @cached_property
     def trained(self) -> TrainedGroups:
@@ -109,14 +113,22 @@ class GroupStudy:
 
     # ---- tables ----
 
+    def complete(self) -> "GroupStudy":
+        """Train and compare all there is, where the engine of the settings says; what was done is read."""
+        with engine(self.settings.engine):
+            for name in self.how.shown:
+                self.among(name)
+                if self.has_floor(name):
+                    self.floors(name)
+            _ = self.scores, self.over_learning, self.within_runs, self.jacobian_modes, self.jacobian_pairs
+        return self
+
+    @cached_property
     def to_reference(self) -> pd.DataFrame:
         """How far every network is from the reference, by every measure, and what it knows.
 
-        Returns
-        -------
-        DataFrame
-            ``measure``, ``group``, ``network`` in the group, ``family``, ``shared``, ``performance`` on the master
-            rule, ``distance`` (mean over the networks of the reference; of a network of the reference to the others).
+        ``measure``, ``group``, ``network`` in the group, ``family``, ``shared``, ``performance`` on the master rule,
+        ``distance`` (mean over the networks of the reference; of one of these to the others).
         """
         return self._kept("to_reference", self._to_reference)
 
@@ -125,12 +137,34 @@ class GroupStudy:
         known = known[["group", "network", "performance"]].assign(
             family=[self.family(name) for name in known["group"]], shared=[self.shared(name) for name in known["group"]]
         )
-        tables = []
-        for name, measure in self._bar(self.how.measures.items(), "measures"):
-            systems = self.systems(measure, self._networks())
-            distances = self._distances_to_reference(measure, systems)
-            tables.append(known.assign(measure=name, distance=distances))
-        return pd.concat(tables, ignore_index=True)
+
+        def of_measure(name: str) -> pd.DataFrame:
+            measure = self.how.measures[name]
+            distances = self._distances_to_reference(measure, self.systems(measure, self._networks()))
+            return known.assign(measure=name, distance=distances)
+
+        return pd.concat(self._each(of_measure, self.how.measures, "measures"), ignore_index=True)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """What the distances to the reference go along with, by each measure: Spearman's rho with a 95 % interval.
+
+        ``rho``, ``low``, ``high``, ``n`` networks, by measure and question: "performance", of all networks but the
+        reference, and "parts shared" within each family in which that differs.
+        """
+        return self._kept("scores", self._scores).set_index(["measure", "question"])
+
+    def _scores(self) -> pd.DataFrame:
+        table = self.to_reference[self.to_reference["family"] != REFERENCE]
+        rows = []
+        for measure, own in table.groupby("measure", sort=False):
+            asked = {"performance": (own, "performance")}
+            asked |= {f"parts shared, {name}": (own[own["family"] == name], "shared") for name in FAMILIES[1:]}
+            for question, (of, column) in asked.items():
+                if of[column].nunique() > 1:
+                    distance, known = of["distance"].to_numpy(), of[column].to_numpy()
+                    rows.append((measure, question, *spearman_interval(distance, known, seed=self.seed)))
+        return pd.DataFrame(rows, columns=["measure", "question", "rho", "low", "high", "n"])
 
     def among(self, name: str) -> Similarity:
         """All networks with each other by one measure; labels are "group k"."""
@@ -140,47 +174,47 @@ class GroupStudy:
                 similarity = Similarity.load(path)
                 if similarity.settings["about"] == about:
                     return similarity
-        systems = self.systems(self.how.measures[name], self._networks())
-        similarity = self.compared(self.how.measures[name], {f"{group} {k}": x for (group, k), x in systems.items()})
+        measure = self.how.measures[name]
+        with self.listening():
+            systems = self.systems(measure, self._networks())
+            similarity = self.compared(measure, {f"{group} {k}": pieces for (group, k), pieces in systems.items()})
         similarity = replace(similarity, settings=similarity.settings | {"about": about})
         similarity.save(path)
         return similarity
 
+    def has_floor(self, name: str) -> bool:
+        """Whether halves of a network's own trials can be compared by a measure: not if it wants matched trials, nor if
+        its operators are fitted with inputs."""
+        return self.how.measures[name].metric not in BASELINES and not self.how.measures[name].inputs
+
     def floors(self, name: str) -> pd.DataFrame:
-        """Distance of halves of each network's own trials, by a measure that needs no matched trials: ``group``,
-        ``network``, ``floor``."""
-        measure = self.how.measures[name]
-        if measure.metric in BASELINES or measure.inputs:
-            raise DataError(f"{name!r} has no noise floor: it compares matched trials, or operators with inputs")
+        """Distance of halves of each network's own trials: ``group``, ``network``, ``floor``."""
+        return self._kept(f"floors_{name}", lambda: self._floors(self.how.measures[name]))
 
-        def find() -> pd.DataFrame:
-            systems = self.systems(measure, self._networks())
-            with self.listening():
-                floors = [
-                    noise_floor(
-                        {f"{group} {k}": own[piece] for (group, k), own in systems.items()},
-                        **measure.options,
-                        metric=measure.metric,
-                        n_splits=self.how.n_splits,
-                        seed=self.seed,
-                        device=self.settings.device,
-                        progress=self.progress,
-                    )
-                    for piece in next(iter(systems.values()))
-                ]
-            groups, networks = zip(*systems, strict=True)
-            return pd.DataFrame({"group": groups, "network": networks, "floor": np.mean(floors, 0)})
+    def _floors(self, measure: Measure) -> pd.DataFrame:
+        systems = self.systems(measure, self._networks())
+        with self.listening():
+            floors = [
+                noise_floor(
+                    {f"{group} {k}": own[piece] for (group, k), own in systems.items()},
+                    **measure.options,
+                    metric=measure.metric,
+                    n_splits=self.how.n_splits,
+                    seed=self.seed,
+                    device=self.settings.device,
+                    progress=False,
+                )
+                for piece in next(iter(systems.values()))
+            ]
+        groups, networks = zip(*systems, strict=True)
+        return pd.DataFrame({"group": groups, "network": networks, "floor": np.mean(floors, 0)})
 
-        return self._kept(f"floors_{name}", find)
-
+    @cached_property
     def over_learning(self) -> pd.DataFrame:
         """How far the networks of the groups that are followed are from the reference, checkpoint by checkpoint.
 
-        Returns
-        -------
-        DataFrame
-            ``measure`` (those shown), ``group``, ``network``, ``step``, ``progress`` (share of the steps),
-            ``performance`` on the master rule, ``distance``.
+        ``measure`` (those shown), ``group``, ``network``, ``step``, ``progress`` (share of the steps), ``performance``
+        on the master rule, ``distance``.
         """
         return self._kept("over_learning", self._over_learning)
 
@@ -189,17 +223,22 @@ class GroupStudy:
         known = replace(self.trained, groups=followed).performance(
             self.ours.master, n_trials=self.ours.n_test_trials, over_learning=True
         )
-        tables = []
-        for group in self._bar(followed, "over learning"):
+
+        def of_group(group: str) -> pd.DataFrame:
             stages = {step: self.trained.network(group, step) for step in self.trained.steps(group)}
             own = known.loc[known["group"] == group, ["group", "network", "step", "performance"]]
             own = own.assign(progress=own["step"] / max(stages))
-            for name in self.how.shown:
-                measure = self.how.measures[name]
-                distances = self._distances_to_reference(measure, self.systems(measure, stages))
-                tables.append(own.assign(measure=name, distance=distances))
-        return pd.concat(tables, ignore_index=True)
+            return pd.concat(
+                own.assign(
+                    measure=name,
+                    distance=self._distances_to_reference(measure, self.systems(measure, stages)),
+                )
+                for name, measure in self._shown()
+            )
 
+        return pd.concat(self._each(of_group, followed, "groups over learning"), ignore_index=True)
+
+    @cached_property
     def within_runs(self) -> pd.DataFrame:
         """How far checkpoints of the reference's networks are from each other: ``measure``, ``network``, ``step``,
         ``other_step``, ``distance``."""
@@ -207,86 +246,92 @@ class GroupStudy:
 
     def _within_runs(self) -> pd.DataFrame:
         stages = {step: self.trained.network(self.reference, step) for step in self.trained.steps(self.reference)}
-        rows = []
-        for name in self.how.shown:
-            systems = self.systems(self.how.measures[name], stages)
+        tables = []
+        for name, measure in self._shown():
+            systems = self.systems(measure, stages)
             for k in range(stages[0].n_networks):
                 own = {str(step): pieces for (step, network), pieces in systems.items() if network == k}
-                distances = self.compared(self.how.measures[name], own).distances
-                for i, step in enumerate(stages):
-                    for j, other in enumerate(stages):
-                        rows.append((name, k, step, other, distances[i, j]))
-        return pd.DataFrame(rows, columns=["measure", "network", "step", "other_step", "distance"])
-
-    def scores(self) -> pd.DataFrame:
-        """What the distances to the reference go along with, by each measure: Spearman's rho with a 95 % interval.
-
-        Returns
-        -------
-        DataFrame
-            ``rho``, ``low``, ``high``, ``n`` networks, by measure and question: "performance", of all networks but the
-            reference, and "parts shared" within each family in which that differs.
-        """
-        table, rows = self.to_reference(), {}
-        for measure, own in table[table["family"] != REFERENCE].groupby("measure", sort=False):
-            asked = {"performance": (own, "performance")}
-            asked |= {f"parts shared, {name}": (own[own["family"] == name], "shared") for name in FAMILIES[1:]}
-            for question, (of, column) in asked.items():
-                if of[column].nunique() > 1:
-                    distance, known = of["distance"].to_numpy(), of[column].to_numpy()
-                    rows[measure, question] = spearman_interval(distance, known, seed=self.seed)
-        index = pd.MultiIndex.from_tuples(rows, names=["measure", "question"])
-        return pd.DataFrame(list(rows.values()), index, ["rho", "low", "high", "n"])
+                with self.listening():
+                    distances = pd.DataFrame(self.compared(measure, own).distances, list(stages), list(stages))
+                long = distances.rename_axis("step").melt(
+                    var_name="other_step", value_name="distance", ignore_index=False
+                )
+                tables.append(long.reset_index().assign(measure=name, network=k))
+        return pd.concat(tables, ignore_index=True)
 
     # ---- the truth ----
 
+    @cached_property
     def jacobian_modes(self) -> pd.DataFrame:
-        """Modes of operators fitted to activity near fixed points, held against those of the Jacobians there.
+        """The slowest modes of operators fitted to activity near fixed points, beside those of the Jacobians there:
+        ``group``, ``network``, ``point``, and as `match_modes`, a row for each mode.
 
         The networks run without noise under the input of a period of the master rule, pushed a little off each fixed
         point (see `perturbed`).
-
-        Returns
-        -------
-        DataFrame
-            A row for each of the slowest modes of each fixed point: ``group``, ``network``, ``point``, and as
-            `match_modes`.
         """
         return self._kept("jacobian_modes", lambda: self._jacobians[0])
 
+    @cached_property
     def jacobian_pairs(self) -> pd.DataFrame:
-        """All pairs of these fixed points: ``operators``, the distance of the fitted operators, and ``jacobians``, that
-        of the Jacobians on as many slow modes."""
+        """All pairs of these points: ``operators``, the distance of the fitted operators, and ``jacobians``, that of
+        the Jacobians on as many slow modes."""
         return self._kept("jacobian_pairs", lambda: self._jacobians[1])
 
     @cached_property
     def _jacobians(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        how, dt = self.how.jacobians, self.ours.network.dt
-        modes: list[pd.DataFrame] = []
-        operators: dict[str, Tensor] = {}
-        truths: dict[str, Tensor] = {}
-        for group in self._bar(how.groups, "fixed points"):
-            network = self.trained.network(group)
-            activity = record_activity(network, self.ours.master)
-            start, stop = activity.periods[how.period]
-            inputs, states = activity.batch.inputs[0, (start + stop) // 2], activity.hidden[:, :, stop - 1]
-            starts = states[:, np.linspace(0, states.shape[1] - 1, how.n_starts).astype(int)]
-            points = find_fixed_points(network, inputs, starts, max_steps=how.max_steps)
-            points = points.subset(points.fixed & points.separable(how.rank))
-            chosen = [k for n in range(network.n_networks) for k in (points.network == n).nonzero()[: how.n_points, 0]]
-            if not chosen:
+        found = [
+            near
+            for part in self._each(self._near_fixed_points, self.how.jacobians.groups, "fixed points")
+            for near in part
+        ]
+        if len(found) < 2:
+            self.concerns["fewer than two fixed points with enough activity around them"] += 1
+            modes = ["expected_time_constant", "time_constant", "expected_frequency", "frequency", "error", "gap"]
+            return (
+                pd.DataFrame(columns=[*modes, "group", "network", "point"], dtype=float),
+                pd.DataFrame(columns=["system_a", "system_b", "operators", "jacobians"], dtype=float),
+            )
+        modes, operators, truths = zip(*found, strict=True)
+        names = [f"point {k}" for k in range(len(found))]
+        fitted, true = (
+            compare(dict(zip(names, side, strict=True)), seed=self.seed, progress=False).to_dataframe()
+            for side in (operators, truths)
+        )
+        pairs = fitted[["system_a", "system_b"]].assign(operators=fitted["distance"], jacobians=true["distance"])
+        return pd.concat([own.assign(point=name) for own, name in zip(modes, names, strict=True)]), pairs
+
+    def _near_fixed_points(self, group: str) -> list[tuple[pd.DataFrame, Tensor, Tensor]]:
+        """Modes, operator and slow Jacobian of fixed points of a group's networks."""
+        how, network = self.how.jacobians, self.trained.network(group)
+        activity = record_activity(network, self.ours.master)
+        start, stop = activity.periods[how.period]
+        inputs, states = activity.batch.inputs[0, (start + stop) // 2], activity.hidden[:, :, stop - 1]
+        starts = states[:, np.linspace(0, states.shape[1] - 1, how.n_starts).astype(int)]
+        points = find_fixed_points(network, inputs, starts, max_steps=how.max_steps)
+        points = points.subset(points.fixed & points.separable(how.rank))
+        first = [
+            k for n in range(network.n_networks) for k in (points.network == n).nonzero()[: how.n_points, 0].tolist()
+        ]
+        points = points.subset(torch.tensor(first, dtype=torch.long))
+        if not first:
+            warnings.warn(f"group {group!r}: no fixed points in {how.period}", stacklevel=2)
+            return []
+        courses = perturbed(network, points, inputs, n_trials=how.n_trials, n_times=how.n_times, seed=self.seed)
+        found = []
+        for k, course in enumerate(courses[:, :, how.discard :]):
+            try:
+                operator = fit_operator(course, n_delays=1, rank=how.rank)
+            except DataError:
+                warnings.warn(
+                    f"group {group!r}: a fixed point that all returns to before rank {how.rank} shows", stacklevel=2
+                )
                 continue
-            points = points.subset(torch.stack(chosen))
-            course = perturbed(network, points, inputs, n_trials=how.n_trials, n_times=how.n_times, seed=self.seed)
-            for k, (states, truth) in enumerate(
-                zip(course[:, :, how.discard :], points.slow_jacobian(how.rank), strict=True)
-            ):
-                operator = fit_operator(states, n_delays=1, rank=how.rank)
-                of_network = int(points.network[k])
-                matched = match_modes(operator.eigenvalues, points.eigenvalues[k], dt=dt, n_modes=how.n_modes)
-                modes.append(matched.assign(group=group, network=of_network, point=k))
-                operators[f"{group} {of_network} {k}"], truths[f"{group} {of_network} {k}"] = operator.matrix, truth
-        return pd.concat(modes, ignore_index=True), _paired(operators, truths, self.seed)
+            modes = match_modes(
+                operator.eigenvalues, points.eigenvalues[k], dt=self.ours.network.dt, n_modes=how.n_modes
+            )
+            of_point = modes.assign(group=group, network=int(points.network[k]))
+            found.append((of_point, operator.matrix, points.slow_jacobian(how.rank)[k]))
+        return found
 
     # ---- what is compared ----
 
@@ -322,28 +367,24 @@ class GroupStudy:
                 inputs[piece] += list(activity.batch.inputs[trials, start:stop])
                 for own, of_network in zip(states, hidden, strict=True):
                     own[piece] += list(of_network[trials, start:stop])
-        with self.listening():
-            return [
-                {piece: _system(own[piece], inputs[piece], measure) for piece in own if own[piece]} for own in states
-            ]
+        return [{piece: _system(own[piece], inputs[piece], measure) for piece in own if own[piece]} for own in states]
 
     def compared(
         self, measure: Measure, systems: Mapping[str, Pieces], others: Mapping[str, Pieces] | None = None
     ) -> Similarity:
         """Distances by one measure, the mean over pieces."""
         sides = [side for side in (systems, others) if side is not None]
-        with self.listening():
-            each = [
-                compare(
-                    *({name: pieces[piece] for name, pieces in side.items()} for side in sides),
-                    metric=measure.metric,
-                    **measure.options,
-                    seed=self.seed,
-                    device=self.settings.device,
-                    progress=self.progress,
-                )
-                for piece in next(iter(systems.values()))
-            ]
+        each = [
+            compare(
+                *({name: pieces[piece] for name, pieces in side.items()} for side in sides),
+                metric=measure.metric,
+                **measure.options,
+                seed=self.seed,
+                device=self.settings.device,
+                progress=False,
+            )
+            for piece in next(iter(systems.values()))
+        ]
         distances, bounds = (np.mean([getattr(one, name) for one in each], 0) for name in ("distances", "lower_bounds"))
         return replace(each[0], distances=distances, lower_bounds=bounds)
 
@@ -362,18 +403,33 @@ class GroupStudy:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Collect warnings as `concerns`, but for what is usual here: silent relu units, and periods shorter than many
-        units."""
+        """Collect warnings as `concerns`."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
-        for warning in caught:
-            said = str(warning.message)
-            if "carry nothing" not in said and "time on the last axis" not in said:
-                self.concerns[said] = None
+        self._keep(str(warning.message) for warning in caught)
 
-    def _bar(self, items: Iterable[Any], what: str) -> Iterable[Any]:
-        return tqdm(items, desc=what, disable=not self.progress)
+    def _shown(self) -> list[tuple[str, Measure]]:
+        return [(name, self.how.measures[name]) for name in self.how.shown]
+
+    def _each(self, work: Callable[[str], Any], items: Iterable[str], what: str) -> list[Any]:
+        """Results of all items, by as many workers as there are."""
+        _ = self.trained  # before workers get their copies of this
+        tasks = [delayed(_heard)(work, item) for item in items]
+        done = tqdm(Parallel(return_as="generator")(tasks), desc=what, total=len(tasks), disable=not self.progress)
+        results, concerns = zip(*done, strict=True)
+        self._keep(said for some in concerns for said in some)
+        return list(results)
+
+    def _keep(self, concerns: Iterable[str]) -> None:
+        """Count what was said, but for what is usual here: silent relu units, and periods shorter than many units."""
+        usual = "carry nothing", "time on the last axis"
+        kinds = (
+            re.sub(r"^(\d+ of \d+ systems|system) .*?: ", "", said)
+            for said in concerns
+            if not any(words in said for words in usual)
+        )
+        self.concerns.update(re.split(r" \(|; |: ", kind)[0] for kind in kinds)
 
     def _about(self, name: str) -> str:
         """A digest of all that a table follows from."""
@@ -387,6 +443,14 @@ class GroupStudy:
             stored = xr.Dataset.from_dataframe(find().rename_axis("row"))
             write_results(stored, path, self._about(name))
         return stored.to_dataframe().reset_index(drop=True)
+
+
+def _heard(work: Callable[[str], Any], item: str) -> tuple[Any, list[str]]:
+    """The result, and what was warned of meanwhile: warnings of a worker go nowhere."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = work(item)
+    return result, [str(warning.message) for warning in caught]
 
 
 def _entropy(seed: int, stage: Hashable, network: int) -> np.random.SeedSequence:
@@ -420,11 +484,6 @@ def _system(trials: list[Tensor], inputs: list[Tensor], measure: Measure) -> Any
         [drive[1:] for drive in inputs],
         **{key: measure.options[key] for key in ("n_delays", "rank", "delay_interval", "ridge", "center")},
     )
-
-
-def _paired(operators: Mapping[str, Tensor], truths: Mapping[str, Tensor], seed: int) -> pd.DataFrame:
-    fitted, true = (compare(side, seed=seed, progress=False).to_dataframe() for side in (operators, truths))
-    return fitted[["system_a", "system_b"]].assign(operators=fitted["distance"], jacobians=true["distance"])
 
 
 # ---- what the tables say ---------------------------------------------------------------------------------------------
@@ -486,12 +545,12 @@ Verdict = tuple[str, str, str, bool | None]
 
 def _about_performance(study: GroupStudy) -> Iterator[Verdict]:
     (method, *others), claimed = study.how.shown, study.how.claims.performance
-    rho = study.scores().loc[method, "performance"]
+    rho = study.scores.loc[method, "performance"]
     what = f"{method}: distance to the reference with performance, rho"
     yield what, _with_interval(rho), f"<= {claimed:g}", rho["rho"] <= claimed
     for other in others:
-        own, low, high = difference(study.to_reference(), method, other, study.seed)
-        beside = study.scores().loc[(other, "performance"), "rho"]
+        own, low, high = difference(study.to_reference, method, other, study.seed)
+        beside = study.scores.loc[(other, "performance"), "rho"]
         what = f"{method} tracks it no worse than {other} ({beside:.2f}), difference of rho"
         yield what, f"{own:+.2f} [{low:+.2f}, {high:+.2f}]", "<= 0", own <= 0
 
@@ -499,8 +558,8 @@ def _about_performance(study: GroupStudy) -> Iterator[Verdict]:
 def _about_parts(study: GroupStudy) -> Iterator[Verdict]:
     for name in (BEFORE, FROZEN, FREE):
         for measure in study.how.shown:
-            if (measure, key := f"parts shared, {name}") in study.scores().index:
-                rho = study.scores().loc[measure, key]
+            if (measure, key := f"parts shared, {name}") in study.scores.index:
+                rho = study.scores.loc[measure, key]
                 is_claim = measure == study.how.shown[0] and name != FREE
                 yield (
                     f"{measure}: distance with {key}, rho",
@@ -511,7 +570,7 @@ def _about_parts(study: GroupStudy) -> Iterator[Verdict]:
 
 
 def _about_learning(study: GroupStudy) -> Iterator[Verdict]:
-    runs, claimed = of_runs(study.over_learning()), study.how.claims.learning
+    runs, claimed = of_runs(study.over_learning), study.how.claims.learning
     for measure in study.how.shown:
         low, median, high = runs.loc[measure].quantile([0.25, 0.5, 0.75])
         is_claim = measure == study.how.shown[0]
@@ -540,7 +599,7 @@ def _about_groups(study: GroupStudy) -> Iterator[Verdict]:
 
 
 def _about_trials(study: GroupStudy) -> Iterator[Verdict]:
-    rho, claimed = study.scores()["rho"], study.how.claims.unmatched
+    rho, claimed = study.scores["rho"], study.how.claims.unmatched
     for name, measure in study.how.measures.items():
         if measure.trials == "unmatched":
             change = abs(rho[name, "performance"] - rho[study.how.shown[0], "performance"])
@@ -548,8 +607,10 @@ def _about_trials(study: GroupStudy) -> Iterator[Verdict]:
 
 
 def _about_truth(study: GroupStudy) -> Iterator[Verdict]:
-    claims, pairs = study.how.claims, study.jacobian_pairs()
-    error = study.jacobian_modes().groupby(["group", "network", "point"])["error"].first()
+    claims, pairs = study.how.claims, study.jacobian_pairs
+    if not len(pairs):
+        return
+    error = study.jacobian_modes.groupby("point")["error"].first().abs()
     yield (
         f"slowest time constant near {len(error)} fixed points, relative error, median",
         f"{error.median():.3f} (90 % below {error.quantile(0.9):.3f})",

@@ -1,6 +1,7 @@
 """Systems -> Similarity: what every distance has in common, what goes to disk and back, and what is refused."""
 
 import copy
+import importlib
 import math
 import pickle
 import re
@@ -29,6 +30,7 @@ from dsa_analysis import (
     trajectories,
     transformed_copies,
 )
+from dsa_analysis.pairs import solve_pairs
 
 METRICS = ("angular", "euclidean", "spectral", "cka", "procrustes")
 EMBEDDING = {"n_delays": 4, "rank": 5, "progress": False}
@@ -431,6 +433,33 @@ def test_constant_channel_is_warned_about_by_system_and_the_rest_compared():
     with pytest.warns(UserWarning, match=re.escape("system 'x': constant channels [1] carry nothing")):
         found = compare({"x": x, "y": X}, **EMBEDDING)
     assert np.isfinite(found.distances).all()
+
+
+def test_alignments_that_did_not_end_are_counted_in_one_warning(systems, monkeypatch):
+    """Pairs a-b and b-c stop early: told once, and shown by pair."""
+
+    def stopped(*arguments, **settings):
+        distance, bound, agreement, _ = solve_pairs(*arguments, **settings)
+        return distance, bound, agreement, torch.tensor([False, True, False])
+
+    monkeypatch.setattr(importlib.import_module("dsa_analysis.compare"), "solve_pairs", stopped)
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030 - that there is a single one is looked at below
+        found = compare(systems, n_delays=4, rank=2)
+    assert [str(one.message) for one in caught] == [
+        "2 of 3 alignments stopped before their gradient vanished; see Similarity.converged"
+    ]
+    np.testing.assert_array_equal(found.converged, [[True, False, True], [False, True, False], [True, False, True]])
+
+
+def test_systems_may_differ_in_type_and_precision(systems):
+    """Whole numbers as int16, float32 and big-endian: the same distances as all in double precision."""
+    whole = [np.round(1000 * np.stack([np.asarray(trial) for trial in system])) for system in systems.values()]
+    mixed = [whole[0].astype("i2"), torch.from_numpy(whole[1]).float(), whole[2].astype(">f8")]
+    assert all(np.array_equal(np.asarray(a), b) for a, b in zip(mixed, whole, strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, other = (compare(x, n_delays=4, rank=2, progress=False).distances for x in (mixed, whole))
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-7)  # the bar of one system in single precision
 
 
 def test_silent_where_there_is_nothing_to_say(systems, capsys):

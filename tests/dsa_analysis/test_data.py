@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dsa_analysis import DataError
+from dsa_analysis import DataError, compare, omit_trials
 from dsa_analysis.data import as_device, as_generator, as_systems, as_trials, check_choice, check_count
 
 
@@ -115,7 +115,7 @@ def spoilt(value: float, *places: tuple[int, int, int]) -> Callable[[np.ndarray]
 REFUSED = {
     "NaN": (
         spoilt(np.nan, (2, 5, 3), (2, 9, 3)),
-        "system 'A', trial 2, channel 3: 2 non-finite values, first at sample 5 (nan); leave the trial out or repair",
+        "system 'A', trial 2, channel 3: 2 non-finite values, first at sample 5 (nan); leave such trials out by omit",
     ),
     "infinity": (
         spoilt(np.inf, (1, 0, 2)),
@@ -255,3 +255,94 @@ def test_generator_comes_from_exactly_one_source(generator):
             as_generator(seed, given)
     with pytest.raises(DataError, match=r"seed = 1\.5 is not a whole number"):
         as_generator(1.5, None)
+
+
+# ---- trials left out -------------------------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "3-D": lambda x: x,
+    "tensor": torch.from_numpy,
+    "xarray": lambda x: xr.DataArray(x, dims=("trial", "time", "unit")),
+    "list": list,
+    "tuple": tuple,
+    "list of 1-D": lambda x: list(x[..., 0]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_trials_with_nan_or_infinity_are_left_out_in_every_layout(array, layout):
+    array[1, 5, 0] = np.nan
+    before = array.copy()
+    system = LAYOUTS[layout](array)
+    with pytest.warns(UserWarning, match=r"^trials left out: 1 of 3 of 'A'$"):
+        found = omit_trials({"A": system}, non_finite=True)["A"]
+    expected = [x.numpy() for x in as_trials(LAYOUTS[layout](array[[0, 2]]))]
+    np.testing.assert_array_equal([x.numpy() for x in as_trials(found)], expected)
+    assert type(found) is (list if layout == "tuple" else type(system))
+    np.testing.assert_array_equal(array, before)
+
+
+def test_trials_too_short_are_left_out_of_their_own_system_with_one_warning_for_all(array):
+    ragged, whole = [array[0], array[1, :4], array[2, :5]], array
+    with pytest.warns(UserWarning, match="^trials left out: 1 of 3 of '0', 1 of 2 of '2'$") as caught:
+        found = omit_trials([ragged, whole, [array[0, :4], array[1]]], shorter_than=5)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert [[len(trial) for trial in system] for system in found] == [[20, 5], [20, 20, 20], [20]]
+    assert found[1] is whole
+
+
+def test_nothing_is_left_out_unasked(array):
+    array[1, 5, 0] = np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert omit_trials([array])[0] is array
+        assert omit_trials([array[[0, 2]]], non_finite=True, shorter_than=20)[0].shape == (2, 20, 4)
+
+
+def test_matched_trials_go_from_all_systems_alike(array):
+    """Left out one by one, both systems would keep two trials, and the third be matched with the first."""
+    first, second = array.copy(), array.copy()
+    first[0, 0, 0] = second[2, 0, 0] = np.nan
+    with pytest.warns(UserWarning, match="2 of 3 of 'a', 2 of 3 of 'b'"):
+        found = omit_trials({"a": first, "b": second}, non_finite=True, matched=True)
+    np.testing.assert_array_equal(found["a"], array[[1]])
+    np.testing.assert_array_equal(found["b"], array[[1]])
+    with pytest.raises(DataError, match=r"matched trials are as many in each system, but came as 'a' 3, 'b' 2"):
+        omit_trials({"a": first, "b": second[:2]}, non_finite=True, matched=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"non_finite": True}, "of its 3 trials none would be left, since all hold NaN or infinity; leave out the sys"),
+        ({"shorter_than": 21}, "of its 3 trials none would be left, since all are shorter than 21; leave out the syst"),
+        (
+            {"non_finite": True, "shorter_than": 21, "matched": True},
+            "since all hold NaN or infinity or are shorter than 21, here or in another system; leave out",
+        ),
+        ({"shorter_than": -1}, "shorter_than = -1 is not a whole number of at least 0"),
+    ],
+)
+def test_system_of_which_nothing_would_be_left_is_refused(array, settings, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        omit_trials([np.full_like(array, np.nan)], **settings)
+
+
+def test_refusals_name_the_way_out_and_it_works(array):
+    """What the message says to call is called: the comparison then goes through."""
+    systems = {"a": [*-array[::-1], np.full((20, 4), np.nan)], "b": [*array, array[0, :3]]}
+    settings = {"n_delays": 3, "rank": 2, "progress": False}
+    with pytest.raises(DataError, match=r"system 'a', trial 3, channel 0: 20 non-finite .* omit_trials\(systems, non_"):
+        compare(systems, **settings)
+    with pytest.warns(UserWarning, match="left out: 1 of 4 of 'a'"):
+        systems = omit_trials(systems, non_finite=True)
+    with pytest.raises(DataError, match=r"or leave the short trials out by omit_trials\(systems, shorter_than=4\)"):
+        compare(systems, **settings)
+    with pytest.warns(UserWarning, match="left out: 1 of 4 of 'b'"):
+        systems = omit_trials(systems, shorter_than=4)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "2 of 2 systems")  # few transitions
+        assert compare(systems, **settings).distances[0, 1] > 0
+    with pytest.raises(DataError, match=r"system 'a', trial 1 has 3; .* omit_trials\(systems, shorter_than=9\)"):
+        compare({"a": [array[0], array[0, :3]]}, windows=[(2, 9)], **settings)

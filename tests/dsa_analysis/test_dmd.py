@@ -340,7 +340,7 @@ def test_directions_that_carry_nothing_are_left_out():
 
 SHORT = (
     "n_delays = {n} with delay_interval = {d} needs trials of at least {least} samples ({window} for one window, 1 "
-    "more to predict), but system 'A', trial 1 has {has}; at most n_delays = {most} fits, or leave the short trials out"
+    "more to predict), but system 'A', trial 1 has {has}; at most n_delays = {most} fits, or leave the short trials"
 )
 
 

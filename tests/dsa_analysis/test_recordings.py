@@ -13,7 +13,7 @@ import pytest
 from scipy.io import savemat
 from scipy.ndimage import gaussian_filter1d
 
-from dsa_analysis import DataError, compare, load_recording, load_recordings
+from dsa_analysis import DataError, compare, load_recording, load_recordings, omit_trials
 
 NWB = Path(__file__).parents[1] / "reference" / "trials.nwb"
 
@@ -426,8 +426,24 @@ def test_four_axes_and_no_samples_are_refused(tmp_path):
 
 def test_smoothing_over_nan_names_the_place(tmp_path, trials):
     trials[2, 30:32, 1] = np.nan
-    with pytest.raises(DataError, match="system 'a', trial 2, channel 1: 2 non-finite values, first at sample 30"):
-        load_recording(save(tmp_path / "a.npy", trials), smooth=20, sampling_rate=100)
+    path = save(tmp_path / "a.npy", trials)
+    with pytest.raises(DataError, match=r"channel 1: 2 non-finite values, first at sample 30 .*; load with keep_non_"):
+        load_recording(path, smooth=20, sampling_rate=100)
+
+
+def test_trials_with_nan_are_kept_where_asked_and_change_no_other(tmp_path, trials):
+    """Smoothed, thinned and z-scored as if they were not there, then left out."""
+    spoilt = trials.copy()
+    spoilt[2, 30:32, 1] = np.nan
+    choices = {"smooth": 20, "sampling_rate": 100, "decimate": 2, "zscore": True}
+    kept = load_recordings([save(tmp_path / "a.npy", spoilt)], keep_non_finite=True, **choices)
+    with pytest.warns(UserWarning, match="trials left out: 1 of .* of 'a'"):
+        found = omit_trials(kept, non_finite=True)["a"]
+    expected = load_recording(save(tmp_path / "a.npy", np.delete(trials, 2, axis=0)), **choices)
+    np.testing.assert_array_equal(found.trials, expected.trials)
+    assert found.settings["omitted_trials"] == [2]
+    assert len(kept["a"].trials) == len(trials)
+    assert (found.name, found.sampling_rate) == ("a", 50)
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,58 @@ def test_interval_of_a_distance_reaches_zero_only_where_systems_are_alike(system
     np.testing.assert_array_equal(low, low.T)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 4, 10])
+@pytest.mark.parametrize("n", [1, 4, 9, 100])
+def test_intervals_cover_the_length_of_a_vector_seen_through_noise(n, size):
+    """What a distance is, without the operators: truth and noise are known, and the noise has length 1 or so.
+
+    Reflected about the square of the estimate, the same quantiles cover .64 at n = 1, size = 1.
+    """
+    generator = np.random.default_rng(0)
+    truth, n_sets, n_replicates = np.zeros(n), 300, 200
+    truth[0] = size
+    noise = generator.standard_normal((1 + n_replicates, n_sets, n)) / n**0.5
+    estimate = truth + noise[0]
+    d, replicates = np.linalg.norm(estimate, axis=-1), np.linalg.norm(estimate + noise[1:], axis=-1)
+    off = 1 - np.eye(2)
+    found = [distance_intervals(d[i] * off, replicates[:, i, None, None] * off) for i in range(n_sets)]
+    low, high = np.array(found)[:, :, 0, 1].T
+    # 300 sets and a rate of .94 are .90 to .98 within 3 standard errors; near the noise limits are wider than they need
+    assert np.mean((low <= size) & (size <= high)) >= 0.90
+    assert np.mean(low > size) <= 0.06
+    assert np.mean(high < size) <= 0.08
+
+
+def shrinking(angle: float, decay: float, n_trials: int, seed: int) -> torch.Tensor:
+    """A noisy rotation and a mode that decays, seen at unequal gains: (n_trials, 30, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    A = torch.zeros(3, 3)
+    A[:2, :2] = 0.9 * torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    A[2, 2], A[0, 2] = decay, 0.3
+    x, samples = torch.randn(n_trials, 3, generator=generator), []
+    for _ in range(30):
+        samples.append(x * torch.tensor([1.0, 0.6, 0.4]))
+        x = x @ A.T + 0.3 * torch.randn(n_trials, 3, generator=generator)
+    return torch.stack(samples, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["angular", "spectral"])
+@pytest.mark.parametrize("other", [(0.8, 0.5), (0.4, 0.6)], ids=["far", "near"])
+def test_intervals_cover_the_distance_that_very_many_trials_give(metric, other):
+    """12 trials: the noise floor is .14, the distances .45 and .14."""
+    settings = {"n_delays": 2, "rank": 3, "n_starts": 4, "metric": metric, "progress": False}
+    truth = compare([shrinking(0.3, 0.7, 20_000, 900), shrinking(*other, 20_000, 901)], **settings).distances[0, 1]
+    covered = []
+    for seed in range(100):
+        systems = [shrinking(0.3, 0.7, 12, 1000 + 10 * seed), shrinking(*other, 12, 1001 + 10 * seed)]
+        similarity = compare(systems, **settings)
+        replicates = trial_replicates(systems, similarity, n_replicates=60, seed=seed, progress=False)
+        low, high = distance_intervals(similarity, replicates)
+        covered.append(low[0, 1] <= truth <= high[0, 1])
+    assert np.mean(covered) >= 0.82  # measured .88 to .95; three standard errors of 100 sets are .09
+
+
 def test_replicates_widen_the_intervals_of_scores(systems, similarity):
     replicates = trial_replicates(systems, similarity, n_replicates=20, progress=False)
     groups = ["slow", "slow", "fast"]

@@ -14,13 +14,13 @@ from workbench.settings import load_settings
 PROJECT = Path(__file__).parents[2]
 
 
-def _changed(values: Any, changes: dict[str, Any]) -> Any:
+def changed(values: Any, changes: dict[str, Any]) -> Any:
     """``values`` with the keys of ``changes`` replaced; mappings of the same keys are changed inside."""
     merged = dict(values)
     for key, change in changes.items():
         assert key in values, f"{key} is no key of config.yaml"
         inside = isinstance(change, dict) and set(change) <= set(values[key])
-        merged[key] = _changed(values[key], change) if inside else change
+        merged[key] = changed(values[key], change) if inside else change
     return merged
 
 
@@ -31,7 +31,7 @@ def run_small(tmp_path: Path) -> Callable[[str, dict[str, Any]], nbformat.Notebo
     def run(name: str, changes: dict[str, Any]) -> nbformat.NotebookNode:
         values = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
         config = tmp_path / "config.yaml"
-        config.write_text(yaml.safe_dump(_changed(values, {"device": "cpu", **changes}), sort_keys=False))
+        config.write_text(yaml.safe_dump(changed(values, {"device": "cpu", **changes}), sort_keys=False))
         settings = load_settings(config)
         copy = tmp_path / f"{name}.ipynb"
         copy.write_bytes((PROJECT / copy.name).read_bytes())

@@ -1,8 +1,16 @@
-"""Activity_and_Representation.ipynb with two small networks hardly trained: it runs, and states every claim."""
+"""Activity_and_Representation.ipynb with small networks hardly trained: it runs, and states every claim."""
 
 from multitask import load_run
 from tests.notebooks.conftest import printed
 
+EMBEDDING = {
+    "n_delays": 2, "rank": 3, "delay_interval": 1, "steps_ahead": 1, "ridge": 1e-8, "center": True,
+    "estimator": "least_squares", "n_starts": 2, "group": "O", "remove_trace": False,
+}  # fmt: skip
+DSA = {
+    "metric": "angular", "states": "hidden", "inputs": False, "by": "whole", "trials": "matched", "dsa": EMBEDDING
+}  # fmt: skip
+CKA = DSA | {"metric": "cka", "dsa": None}
 SMALL = {
     "multitask": {
         "rules": ["delaygo", "delayanti", "contextdm1"],
@@ -13,7 +21,44 @@ SMALL = {
         "psychometric": {"rules": ["contextdm1"], "coherences": [-0.4, 0.4], "stim_times": [400], "n_trials": 4},
         "lesions": {"n_trials": 8, "n_controls": 1},
         "slow_points": {"n_starts": 5},
-    }
+    },
+    "engine": {"kind": "serial"},
+    "groups": {
+        "n_networks": 2,
+        "n_test_trials": 16,
+        "network": {"n_rnn": 16},
+        "training": {
+            "n_steps": 20,
+            "batch_size": 8,
+            "evaluate_every": 10,
+            "n_test_batches": 1,
+            "test_batch_size": 8,
+            "checkpoint_steps": [5, 10],
+        },
+        "groups": {
+            "untrained": {"after": None, "rules": [], "frozen": [], "n_networks": None},
+            "master": {"after": None, "rules": ["contextdelaydm1"], "frozen": [], "n_networks": None},
+            "delay": {"after": None, "rules": ["delaydm1"], "frozen": [], "n_networks": None},
+            "both": {"after": None, "rules": ["dm1", "contextdm1"], "frozen": [], "n_networks": None},
+            "delay_frozen": {
+                "after": "delay",
+                "rules": ["contextdelaydm1"],
+                "frozen": ["recurrent"],
+                "n_networks": None,
+            },
+            "both_frozen": {"after": "both", "rules": ["contextdelaydm1"], "frozen": ["recurrent"], "n_networks": None},
+        },
+        "comparison": {
+            "n_batches": 2,
+            "n_trials": 6,
+            "measures": {"DSA": DSA, "unmatched": DSA | {"trials": "unmatched"}, "CKA": CKA},
+            "shown": ["DSA", "CKA"],
+            "learning": ["both_frozen"],
+            "n_splits": 1,
+            "n_permutations": 99,
+            "jacobians": {"groups": ["delay"], "n_starts": 4, "max_steps": 30, "n_trials": 32, "rank": 2, "n_modes": 1},
+        },
+    },
 }
 
 
@@ -21,9 +66,12 @@ def test_activity_notebook_states_its_claims_in_numbers_and_saves_its_figures(ru
     said = printed(run_small("Activity_and_Representation", SMALL))
     assert "all steps after 20 steps" in said
     _, *verdicts = [line for line in said.splitlines() if line.endswith((" met", " NOT MET"))]  # the header ends so too
-    assert len(verdicts) == 7
+    assert len([line for line in verdicts if "DSA" in line or "CKA" in line]) == 7
+    assert len(verdicts) > 14
     assert "NOT MET" in verdicts[0]  # networks of 20 steps do not perform
-    figures = {path.stem for path in (tmp_path / "results" / "figures").glob("activity_*.png")}
-    assert len(figures) == 10
-    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    figures = tmp_path / "results" / "figures"
+    assert len(list(figures.glob("activity_*.png"))) == 10
+    assert len(list(figures.glob("groups_*.png"))) == 7
+    (folder,) = (tmp_path / "results" / "runs").glob("3_rules*")
     assert load_run(folder).network.n_networks == 2
+    assert len(list((tmp_path / "results" / "groups").iterdir())) == 9

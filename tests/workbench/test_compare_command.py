@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from dsa_analysis import Similarity, auroc, choose_embedding, compare
+import dsa_analysis.pairs
+from dsa_analysis import Similarity, auroc, choose_embedding, compare, omit_trials
+from dsa_analysis.alignment import align_pairs
 from workbench.__main__ import main
 
 SETTINGS = ["--n-delays", "2", "--rank", "3"]
@@ -158,6 +160,87 @@ def test_single_trials_have_no_floor_and_the_report_says_so(folder, capsys):
     assert "no noise floor: fast_1, fast_2 have a single trial" in capsys.readouterr().err
 
 
+def damaged(folder: Path) -> dict[str, list[np.ndarray]]:
+    """Two recordings, written to a.npz and b.npz: a lacks a sample of trial 1, and trial 4 of b ends early."""
+    systems = {"a": list(recording(0.3, 0)), "b": list(recording(0.9, 1))}
+    systems["a"][1][7, 0] = np.nan
+    systems["b"][4] = systems["b"][4][:2]
+    for name, trials in systems.items():
+        np.savez(folder / f"{name}.npz", **{f"trial_{k}": trial for k, trial in enumerate(trials)})
+    return systems
+
+
+@pytest.mark.parametrize(
+    ("metric", "extra"), [("angular", []), ("angular", ["--zscore"]), ("procrustes", [])], ids=["", "zscore", "matched"]
+)
+def test_trials_are_left_out_where_asked_and_the_report_says_which(folder, capsys, metric, extra):
+    systems = damaged(folder)
+    command = ["compare", "a.npz", "b.npz", "--variable", "trial_*", *SETTINGS, "--metric", metric, *extra]
+    assert main(command) == 2
+    assert "system 'a', trial 1, channel 0: 1 non-finite value" in capsys.readouterr().err
+    if metric == "angular":
+        assert main([*command, "--omit-non-finite"]) == 2
+        assert "leave the short trials out by omit_trials(systems, shorter_than=3)" in capsys.readouterr().err
+    assert main([*command, "--omit-non-finite", "--omit-shorter-than", "3"]) == 0
+    matched = metric == "procrustes"
+    gone = {name: [1, 4] for name in "ab"} if matched else {"a": [1], "b": [4]}
+    said = "trials left out: 2 of 6 of 'a', 2 of 6 of 'b'" if matched else "left out: 1 of 6 of 'a', 1 of 6 of 'b'"
+    assert said in capsys.readouterr().err
+
+    stored = Similarity.load(folder / "results/compare/similarity.nc")
+    if not extra:
+        with pytest.warns(UserWarning, match=said):
+            kept = omit_trials(systems, non_finite=True, shorter_than=3, matched=matched)
+        expected = compare(kept, n_delays=2, rank=3, metric=metric, progress=False)
+        np.testing.assert_array_equal(stored.distances, expected.distances)
+    assert np.isfinite(stored.distances).all()
+    assert {name: one["omitted_trials"] for name, one in stored.settings["recordings"].items()} == gone
+    assert stored.settings["recordings"]["a"]["keep_non_finite"]
+    assert stored.settings["omit_shorter_than"] == 3
+    text = text_of(folder / "results/compare/report.html").replace("&#x27;", "'")
+    for line in (said, f"reading: omitted_trials = {'[1, 4]' if matched else '[1], [4]'}", "omit_shorter_than = 3"):
+        assert line in text
+
+
+def test_interrupted_comparison_does_the_rest_and_leaves_nothing_unfinished(folder, capsys, monkeypatch):
+    monkeypatch.setattr(dsa_analysis.pairs, "pairs_at_once", lambda n, device: 8)  # blocks of two pairs
+    solved: list[int] = []
+
+    def stop_at(limit):
+        def solve(operators, first, second, **settings):
+            if len(solved) == limit:
+                raise KeyboardInterrupt
+            solved.append(len(first))
+            return align_pairs(operators, first, second, **settings)
+
+        monkeypatch.setattr(dsa_analysis.pairs, "align_pairs", solve)
+
+    command = ["compare", *files(folder), *SETTINGS, "--n-starts", "8", "--n-splits", "1"]
+    out = folder / "results/compare"
+    stop_at(2)
+    assert main(command) == 130
+    assert [path.name for path in out.iterdir()] == ["unfinished_pairs"]
+    assert len(list((out / "unfinished_pairs").iterdir())) == len(solved) == 2
+    stop_at(math.inf)
+    assert main(command) == 0
+    resumed = len(solved) - 2
+    assert sorted(path.name for path in out.iterdir()) == ["distances.csv", "report.html", "similarity.nc"]
+    stored = Similarity.load(out / "similarity.nc")
+    assert main([*command, "--output", "fresh"]) == 0
+    assert len(solved) - 2 - resumed == resumed + 2  # the two blocks kept were not solved twice
+    np.testing.assert_array_equal(stored.distances, Similarity.load(folder / "fresh/similarity.nc").distances)
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_budget_of_the_alignment_can_be_stated(folder):
+    assert main(["compare", *files(folder), *SETTINGS, "--n-starts", "2", "--n-sweeps", "1"]) == 0
+    stored = Similarity.load(folder / "results/compare/similarity.nc")
+    assert (stored.settings["n_starts"], stored.settings["n_sweeps"]) == (2, 1)
+    systems = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
+    expected = compare(systems, n_delays=2, rank=3, n_starts=2, n_sweeps=1, progress=False)
+    np.testing.assert_array_equal(stored.distances, expected.distances)
+
+
 def test_help_has_an_example_and_loads_no_torch(capsys):
     with pytest.raises(SystemExit) as done:
         main(["compare", "--help"])
@@ -186,7 +269,7 @@ def test_what_cannot_be_done_exits_2_with_one_line_and_no_results(folder, capsys
     assert main(["compare", *files(folder), *SETTINGS, *extra]) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line and "|" not in line]  # without bars
     assert re.search(message, error[-1])
-    assert not list(folder.glob("results/compare/*"))
+    assert not list(folder.glob("results/compare/*.*"))  # solved pairs may stay, for the next try
 
 
 @pytest.mark.parametrize(
@@ -203,7 +286,9 @@ def test_files_that_cannot_be_compared_exit_2(folder, capsys, names, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("extra", [["--rank", "some"], ["--n-delays", "0"], ["--decimate", "1.5"], ["--window", "1"]])
+@pytest.mark.parametrize(
+    "extra", [["--rank", "some"], ["--n-delays", "0"], ["--decimate", "1.5"], ["--window", "1"], ["--n-starts", "0"]]
+)
 def test_what_argparse_refuses_exits_2(folder, extra, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["compare", *files(folder), *extra])

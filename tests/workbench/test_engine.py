@@ -1,4 +1,8 @@
-"""The engines: the same results from all, workers and drivers that are killed, Ctrl-C, and what is refused."""
+"""The engines: the same results from all, workers and drivers that are killed, Ctrl-C, and what is refused.
+
+What takes time here is processes that start and import; so tests share engines, most tasks import little, and where
+the engines differ in the processes they start but not in what is tested, all but one of them are marked slow.
+"""
 
 import hashlib
 import os
@@ -9,19 +13,34 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from joblib import Parallel, delayed
 
+from dsa_analysis import compare
 from tests.slurm.controller import AVAILABLE, jobs, one_node
-from tests.workbench.errands import engine_parameters, errands, failing, killing, torch_sum, torch_sums, trained
+from tests.workbench.errands import engine_parameters, errands, failing, killing, torch_sums, trained
 from workbench.engine import DASK, engine
 from workbench.settings import ConfigError
 
 PROJECT = Path(__file__).parents[2]
 SLURM = pytest.mark.skipif(not AVAILABLE, reason="needs the packages slurm-wlm and munge, and root")
-KINDS = ["serial", "processes", "dask", pytest.param("slurm", marks=SLURM)]
+SLOW = pytest.mark.slow
+
+
+def kinds(*slow: str, workers: int | None = None):
+    """All kinds that have workers, each with their number if there is one; some are slow."""
+    return [
+        pytest.param(
+            (kind, workers) if workers else kind, marks=[SLURM] * (kind == "slurm") + [SLOW] * (kind in slow), id=kind
+        )
+        for kind in ("processes", "dask", "slurm")
+    ]
+
+
+SERIAL = pytest.param(("serial", 1), id="serial")
 
 pytestmark = pytest.mark.xdist_group("engine")  # they start processes of their own
 
@@ -36,21 +55,32 @@ def controller(tmp_path_factory):
             del os.environ[name]
 
 
-@pytest.fixture(scope="class", params=KINDS)
+@pytest.fixture(scope="class")
 def running(request, tmp_path_factory):
-    """Each kind of engine, entered by a driver that computes with two threads; its name."""
-    kind = request.param
+    """An engine with as many workers, entered by a driver that computes with two threads; its kind."""
+    kind, workers = request.param
     if kind == "slurm":
         request.getfixturevalue("controller")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "2")  # what workers would take over
         torch.set_num_threads(2)
         try:
-            with engine(engine_parameters(kind, tmp_path_factory.mktemp(kind))):
+            with engine(engine_parameters(kind, tmp_path_factory.mktemp(kind), workers=workers)):
                 yield kind
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(1)
+
+
+def on(engines: list):
+    """Parametrize a test over engines; those of a class come in one order, so that its tests share them."""
+    return pytest.mark.parametrize("running", engines, indirect=True)
+
+
+@pytest.fixture
+def here(tmp_path):
+    """For a block of a test whose tasks stay here."""
+    return engine(engine_parameters("serial", tmp_path))
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -107,57 +137,69 @@ class Killer(threading.Thread):
 
 
 class TestEveryEngine:
-    def test_results_do_not_depend_on_the_engine_bit_for_bit(self, running):
-        sums, threads, pids = zip(*torch_sums(4), strict=True)
-        assert set(threads) == {1}
-        assert (set(pids) == {os.getpid()}) == (running == "serial")
+    @on([*kinds(workers=1), SERIAL])
+    def test_gives_the_same_results_bit_for_bit(self, running):
+        [(sums, threads, pid)] = Parallel()([delayed(torch_sums)()])
+        assert threads == 1
+        assert (pid == os.getpid()) == (running == "serial")  # one worker is a process too
         torch.set_num_threads(1)
-        assert list(sums) == [torch_sum(n)[0] for n in range(4)]
+        assert torch_sums()[0] == sums
         torch.set_num_threads(2)
-        two = [torch_sum(n)[0] for n in range(4)]
+        assert torch_sums()[0] != sums  # so the comparison could have failed
         torch.set_num_threads(1)
-        assert two != list(sums)  # so the comparison could have failed
 
-    def test_error_of_a_task_comes_through_and_the_engine_goes_on(self, running):
+    @on(kinds("dask", "slurm", workers=1))
+    def test_trains_the_weights_of_training_here_and_reads_what_was_stored(self, running, here, tmp_path):
+        def weights(folder):
+            return Parallel()([delayed(trained)(folder)])
+
+        there = weights(tmp_path / "there")
+        written = (tmp_path / "there" / "log.csv").stat().st_mtime_ns
+        with here:
+            assert weights(tmp_path / "here") == there
+            assert weights(tmp_path / "there") == there
+        assert (tmp_path / "there" / "log.csv").stat().st_mtime_ns == written
+
+    @on(kinds("dask", "slurm", workers=1))
+    def test_compares_all_pairs_as_here_and_reads_what_was_stored(self, running, here, tmp_path, generator):
+        systems = list(torch.randn(60, 4, 4, dtype=torch.float64, generator=generator))
+
+        def distances(store):
+            return compare(systems, n_starts=2, store=store, progress=False).distances
+
+        def blocks():
+            return {path: path.stat().st_mtime_ns for path in (tmp_path / "there").iterdir()}
+
+        there, written = distances(tmp_path / "there"), blocks()
+        assert len(written) == 2
+        with here:
+            assert np.array_equal(distances(None), there)
+            assert np.array_equal(distances(tmp_path / "there"), there)
+        assert blocks() == written
+
+    @on([*kinds(workers=1), SERIAL])
+    def test_lets_the_error_of_a_task_through_and_goes_on(self, running):
         with pytest.raises(ValueError, match="one is no good"):
             Parallel()(delayed(failing)(n) for n in range(4))
-        assert sorted(Parallel()(delayed(abs)(-n) for n in range(4))) == [0, 1, 2, 3]
+        assert Parallel()(delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
 
-    def test_killed_workers_cost_only_time(self, running, tmp_path):
-        if running == "serial":
-            pytest.skip("no workers")
-        folder = tmp_path / "disturbed"
-        folder.mkdir()
-        killer = Killer(folder, n_kills=1, every=3)
-        done = errands(folder, 8)
-        killer.join()
-        assert sorted(done) == list(range(8))  # nothing lost, nothing doubled
-        assert content(folder) == undisturbed(tmp_path / "undisturbed", 8)
-        lost = len(starts(folder)) - 8
-        assert 1 <= lost <= (2 if running == "processes" else 1)  # a pool of processes goes down together
-
-    def test_task_that_kills_its_workers_again_and_again_ends_the_call_with_its_name(self, running):
-        if running == "serial":
-            pytest.skip("no workers")
+    @on(kinds("dask", "slurm", workers=1))
+    def test_ends_the_call_with_the_name_of_a_task_that_kills_its_workers_again_and_again(self, running):
         with pytest.raises(ConfigError, match=r"^engine: worker processes were killed 4 times while at killing\(2, "):
             Parallel()(delayed(killing)(n, killer=2) for n in range(4))
 
 
-def test_training_in_processes_gives_the_weights_of_training_here_and_is_read_the_second_time(tmp_path):
-    def weights(kind, folder):
-        with engine(engine_parameters(kind, tmp_path, workers=1)):
-            return Parallel()(delayed(trained)(folder, seed) for seed in range(2))
-
-    expected = weights("serial", tmp_path / "serial")
-    assert weights("processes", tmp_path / "processes") == expected
-    written = (tmp_path / "processes" / "0" / "log.csv").stat().st_mtime_ns
-    assert weights("serial", tmp_path / "processes") == expected
-    assert (tmp_path / "processes" / "0" / "log.csv").stat().st_mtime_ns == written
-
-
-def test_one_worker_is_a_process_too(tmp_path):
-    with engine(engine_parameters("processes", tmp_path, workers=1)):
-        assert os.getpid() not in Parallel()(delayed(os.getpid)() for _ in range(3))
+@on(kinds("slurm", workers=2))
+def test_worker_that_is_killed_costs_only_its_task(running, tmp_path):
+    folder = tmp_path / "disturbed"
+    folder.mkdir()
+    killer = Killer(folder, n_kills=1, every=3)
+    done = errands(folder, 8)
+    killer.join()
+    assert sorted(done) == list(range(8))  # nothing lost, nothing doubled
+    assert content(folder) == undisturbed(tmp_path / "undisturbed", 8)
+    lost = len(starts(folder)) - 8
+    assert 1 <= lost <= (2 if running == "processes" else 1)  # a pool of processes goes down together
 
 
 # ---- drivers that end ------------------------------------------------------------------------------------------------
@@ -195,7 +237,7 @@ class Driver:
         return int(self.starter.stdout.readline())
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", kinds("dask", "slurm"))
 def test_driver_that_is_stopped_or_killed_leaves_no_worker_and_a_rerun_does_the_rest(kind, tmp_path, starter, request):
     queue = request.getfixturevalue("controller") if kind == "slurm" else None
     folder = tmp_path / "disturbed"
@@ -219,8 +261,7 @@ def test_driver_that_is_stopped_or_killed_leaves_no_worker_and_a_rerun_does_the_
     assert content(folder) == undisturbed(tmp_path / "undisturbed", 10)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", kinds("processes", "dask", "slurm"))
 def test_twenty_kills_lose_and_double_nothing(kind, tmp_path, starter, request):
     """Ten of workers, within one run; ten of drivers, at random moments, each followed by a rerun."""
     if kind == "slurm":
@@ -361,6 +402,7 @@ def test_workers_that_do_not_come_are_told_with_the_queue(tmp_path, controller):
     assert jobs(controller) == []
 
 
+@SLOW
 @SLURM
 def test_job_that_ends_is_replaced(tmp_path, controller, monkeypatch):
     monkeypatch.setitem(DASK, "distributed.deploy.lost-worker-timeout", "1 s")

@@ -1,0 +1,45 @@
+"""What the pages of reports are made of: figures and tables in one HTML file that needs nothing beside it."""
+
+import base64
+import io
+from html import escape
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Do they compute alike?</title>
+<style>
+body {{ font-family: sans-serif; max-width: 70rem; margin: 2rem auto; line-height: 1.4 }}
+img {{ max-width: 100% }} figure {{ margin: 1rem 0 }} figcaption, footer {{ color: #555; font-size: .9rem }}
+table {{ border-collapse: collapse; font-size: .85rem }} td, th {{ padding: .15rem .8rem; text-align: right }}
+tr:nth-child(even) {{ background: #f4f4f4 }} .warning {{ color: #b3261e }} code {{ background: #f4f4f4 }}
+</style>
+<h1>Do they compute alike?</h1>
+{body}
+<footer><p><code>{command}</code></p><p>{made}</p></footer>
+</html>
+"""
+
+
+def picture(figure: Figure, caption: str) -> str:
+    """A figure inside the page, with its caption."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def tabular(table: pd.DataFrame) -> str:
+    """A table as HTML, with four digits and complex eigenvalues in full."""
+    shown = table.copy()
+    if "eigenvalue" in shown:
+        shown["eigenvalue"] = [f"{value.real:.3f} {value.imag:+.3f}i" for value in shown["eigenvalue"]]
+    return shown.to_html(index=False, border=0, float_format="{:.4g}".format)
+
+
+def bullets(lines: list[str], kind: str = "") -> str:
+    """A list of plain lines; ``kind`` is its class."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="{kind}">{items}</ul>'

@@ -1,0 +1,114 @@
+"""Tables of groups of networks -> axes; computes nothing, saves nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from workbench.groups import FAMILIES
+
+UNITS = {"cka": "rad", "procrustes": "rad", "angular": "rad", "euclidean": "chord", "spectral": "eigenvalues"}
+
+
+def family_colours() -> dict[str, Any]:
+    """One colour for each family of groups, safe for colour-blind readers."""
+    return dict(zip(FAMILIES, sns.color_palette("colorblind", len(FAMILIES)), strict=True))
+
+
+def plot_between(distances: pd.DataFrame, families: Mapping[str, str], axes: Axes, unit: str = "rad") -> Axes:
+    """Heat map of the mean distances of groups, from `between_groups`; names in the colours of their families."""
+    sns.heatmap(distances, ax=axes, square=True, cmap="rocket_r", vmin=0, cbar_kws={"label": f"distance ({unit})"})
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        for label in labels:
+            label.set(color=family_colours()[families[label.get_text()]], fontsize="x-small")
+    axes.set(xlabel="", ylabel="")
+    return axes
+
+
+def plot_map(places: np.ndarray, stress: float, groups: list[str], families: Mapping[str, str], axes: Axes) -> Axes:
+    """Map of all networks from ``Similarity.to_plane``: colours are families, a name stands at each group's centre."""
+    for name in dict.fromkeys(groups):
+        own = places[[group == name for group in groups]]
+        axes.plot(*own.T, "o", color=family_colours()[families[name]], markersize=4, alpha=0.7, markeredgewidth=0)
+        axes.annotate(name, own.mean(0), fontsize=6, ha="center")
+    axes.set(xlabel="MDS 1 (rad)", ylabel="MDS 2 (rad)", title=f"stress {stress:.2f}")
+    axes.set_aspect("equal", adjustable="datalim")
+    return axes
+
+
+def plot_against(table: pd.DataFrame, column: str, axes: Axes, floor: float | None = None) -> Axes:
+    """Distance to the reference of every network, and the mean of each group with its spread, against a column."""
+    for family, own in table.groupby("family", sort=False):
+        colour = family_colours()[family]
+        axes.plot(own[column], own["distance"], ".", color=colour, alpha=0.5, markersize=4)
+        means = own.groupby("group", sort=False)[[column, "distance"]].agg(["mean", "min", "max"])
+        x, y = means[column]["mean"], means["distance"]
+        spread = np.stack([y["mean"] - y["min"], y["max"] - y["mean"]])
+        axes.errorbar(x, y["mean"], spread, fmt="o", color=colour, markersize=5, linewidth=0.8, label=family)
+    if floor is not None:
+        axes.axhline(floor, color="0.5", linestyle=":", linewidth=1, label="halves of the same trials")
+    names = {"performance": "performance on the master rule", "shared": "parts of the master rule learnt"}
+    axes.set(xlabel=names.get(column, column), ylabel="distance to the reference", ylim=(0, None))
+    return axes
+
+
+def plot_over_learning(learning: pd.DataFrame, column: str, axes: Axes) -> Axes:
+    """Distance to the reference over learning: the mean of each group, its networks as thin lines, against a column."""
+    colours = sns.color_palette("colorblind", learning["group"].nunique())
+    for (group, own), colour in zip(learning.groupby("group", sort=False), colours, strict=True):
+        for _, run in own.groupby("network"):
+            axes.plot(run[column], run["distance"], color=colour, linewidth=0.5, alpha=0.4)
+        means = own.groupby("step")[[column, "distance"]].mean()
+        axes.plot(means[column], means["distance"], "o-", color=colour, markersize=3, linewidth=1.5, label=group)
+    names = {"performance": "performance on the master rule", "progress": "share of the steps"}
+    axes.set(xlabel=names.get(column, column), ylabel="distance to the reference", ylim=(0, None))
+    return axes
+
+
+def plot_scores(scores: pd.DataFrame, question: str, axes: Axes) -> Axes:
+    """Spearman's rho of each measure with one question, and its 95 % interval."""
+    asked = scores.xs(question, level="question")[::-1]
+    y = np.arange(len(asked))
+    axes.errorbar(
+        asked["rho"], y, xerr=[asked["rho"] - asked["low"], asked["high"] - asked["rho"]], fmt="o", color="black",
+        markersize=4, linewidth=1,
+    )  # fmt: skip
+    axes.axvline(0, color="0.7", linewidth=0.8)
+    axes.set_yticks(y, asked.index)
+    axes.set(xlim=(-1.02, 1.02), xlabel="rho of the distance, 95 %", title=f"{question}, n = {asked['n'].iloc[0]:.0f}")
+    return axes
+
+
+def plot_within(within: pd.DataFrame, axes: Axes, unit: str = "rad") -> Axes:
+    """Distances between checkpoints of the same run, the mean over runs."""
+    means = within.pivot_table(index="step", columns="other_step", values="distance")
+    sns.heatmap(means, ax=axes, square=True, cmap="rocket_r", vmin=0, cbar_kws={"label": f"distance ({unit})"})
+    axes.set(xlabel="step", ylabel="step")
+    return axes
+
+
+def plot_modes(modes: pd.DataFrame, axes: Axes) -> Axes:
+    """Time constants of operators fitted near fixed points against those of the Jacobians, by order of the mode."""
+    order = modes.groupby("point").cumcount()
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, order.nunique()))
+    for mode, colour in enumerate(colours):
+        own = modes[order == mode]
+        axes.loglog(
+            own["expected_time_constant"].abs(), own["time_constant"].abs(), "o", color=colour, markersize=4,
+            label=f"mode {mode + 1}",
+        )  # fmt: skip
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], color="0.6", linewidth=0.8, zorder=0)
+    axes.set(xlabel="time constant of the Jacobian (ms)", ylabel="of the operator (ms)")
+    return axes
+
+
+def plot_pairs(pairs: pd.DataFrame, axes: Axes) -> Axes:
+    """Distances of operators against distances of Jacobians, all pairs of fixed points."""
+    axes.plot(pairs["jacobians"], pairs["operators"], ".", color="black", alpha=0.4, markersize=4)
+    axes.set(xlabel="distance of the Jacobians (rad)", ylabel="of the operators (rad)", xlim=(0, None), ylim=(0, None))
+    return axes
