@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Times this project against its peers: the same work, one run, one thread, CPU seconds. "
-        "Peers get virtual environments of their own under results/peers. About 10 minutes.",
+        "Peers get virtual environments of their own under results/peers. About an hour, nearly all of it the peer's.",
     )
     parser.add_argument("blocks", nargs="*", metavar="block", help=f"some of: {', '.join(BLOCKS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes only, about a minute")

@@ -98,7 +98,7 @@ def align(
     a, b : (n, n) or (P, n, n)
         Square matrices, ``Operator`` objects, or sequences of either. All of one size.
     n_starts : int >= 1, or "auto"
-        Climbs per pair at most: the budget. They come in waves of 32, and no further wave where three climbs have ended
+        Climbs per pair at most: the budget. They come in waves of 32, and no further wave where four climbs have ended
         at the highest top. "auto": 192 for n up to 32, 64 beyond.
     group : "O" or "SO"
         All orthogonal transforms, or rotations only. For odd n both give the same distance, since -C does what C does.

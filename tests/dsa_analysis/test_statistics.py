@@ -259,7 +259,7 @@ def shrinking(angle: float, decay: float, n_trials: int, seed: int) -> torch.Ten
 @pytest.mark.parametrize("metric", ["angular", "spectral"])
 @pytest.mark.parametrize("other", [(0.8, 0.5), (0.4, 0.6)], ids=["far", "near"])
 def test_intervals_cover_the_distance_that_very_many_trials_give(metric, other):
-    """12 trials: the noise floor is .14, the distances .45 and .14."""
+    """12 trials, of which equal systems come out .09 apart; the distances are .45 and .14, eigenvalues .39 and .12."""
     settings = {"n_delays": 2, "rank": 3, "n_starts": 4, "metric": metric, "progress": False}
     truth = compare([shrinking(0.3, 0.7, 20_000, 900), shrinking(*other, 20_000, 901)], **settings).distances[0, 1]
     covered = []
@@ -269,7 +269,7 @@ def test_intervals_cover_the_distance_that_very_many_trials_give(metric, other):
         replicates = trial_replicates(systems, similarity, n_replicates=60, seed=seed, progress=False)
         low, high = distance_intervals(similarity, replicates)
         covered.append(low[0, 1] <= truth <= high[0, 1])
-    assert np.mean(covered) >= 0.82  # measured .88 to .95; three standard errors of 100 sets are .09
+    assert np.mean(covered) >= 0.80  # .88 to .95 in 120 other sets; three standard errors of 100 sets are .09
 
 
 def test_replicates_widen_the_intervals_of_scores(systems, similarity):

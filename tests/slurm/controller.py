@@ -62,7 +62,8 @@ def one_node(folder: Path) -> Iterator[dict[str, str]]:
         _until(lambda: _idle(environment), f"the node does not come up, see the logs in {folder}")
         yield environment
     finally:
-        _stop([path for daemon in reversed(DAEMONS) if (path := folder / f"{daemon}.pid").exists()])
+        for daemon in reversed(DAEMONS):  # each needs those before it to end
+            _stop(folder / f"{daemon}.pid")
 
 
 def jobs(environment: dict[str, str]) -> list[str]:
@@ -80,12 +81,12 @@ def _run(*command: str, environment: dict[str, str] | None = None) -> str:
     return result.stdout
 
 
-def _stop(pid_files: list[Path]) -> None:
-    """End the daemons that wrote these files, and wait for them."""
-    pids = [int(path.read_text()) for path in pid_files]
-    for pid in pids:
+def _stop(pid_file: Path) -> None:
+    """End the daemon that wrote this file, and wait for it."""
+    if pid_file.exists():
+        pid = int(pid_file.read_text())
         os.kill(pid, signal.SIGTERM)
-    _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "a daemon of SLURM does not end")
+        _until(lambda: not Path(f"/proc/{pid}").exists(), f"{pid_file.stem} does not end")
 
 
 def _until(met, what: str, seconds: float = 30) -> None:

@@ -68,7 +68,7 @@ def failing(n: int) -> int:
 def engine_parameters(kind: str, folder: Path, **changes):
     from workbench.settings import EngineParameters, SlurmParameters
 
-    slurm = {"queue": None, "account": None, "walltime": 10, "memory": 0.5, "interface": "lo", "directives": ()}
+    slurm = {"queue": None, "account": None, "walltime": 10, "memory": 0.9, "interface": "lo", "directives": ()}
     slurm |= {"logs": folder / "logs"} | changes.pop("slurm", {})
     values = {"kind": kind, "workers": 2, "address": None, "wait": 100} | changes
     return EngineParameters(**values, slurm=SlurmParameters(**slurm))
@@ -83,10 +83,9 @@ def drive(kind: str, folder: str, n_tasks: str) -> None:
 
 
 if __name__ == "__main__":
-    given = {"EngineParameters": SimpleNamespace, "SlurmParameters": SimpleNamespace, "ConfigError": RuntimeError}
-    sys.modules["workbench.settings"] = SimpleNamespace(
-        **given
-    )  # the real one imports for seconds what checks the rest
+    # a stand-in for the settings, of which drivers need three names, and which import for seconds what checks the rest
+    names = {"EngineParameters": SimpleNamespace, "SlurmParameters": SimpleNamespace, "ConfigError": RuntimeError}
+    sys.modules["workbench.settings"] = SimpleNamespace(**names)
     import workbench.engine  # noqa: F401  (once for all drivers)
 
     for line in sys.stdin:
