@@ -286,9 +286,9 @@ class GroupStudy:
         ]
         if len(found) < 2:
             self.concerns["fewer than two fixed points with enough activity around them"] += 1
-            modes = ["expected_time_constant", "time_constant", "expected_frequency", "frequency", "error", "gap"]
+            columns = ["expected_time_constant", "time_constant", "expected_frequency", "frequency", "error", "gap"]
             return (
-                pd.DataFrame(columns=[*modes, "group", "network", "point"], dtype=float),
+                pd.DataFrame(columns=[*columns, "group", "network", "point"], dtype=float),
                 pd.DataFrame(columns=["system_a", "system_b", "operators", "jacobians"], dtype=float),
             )
         modes, operators, truths = zip(*found, strict=True)
