@@ -252,7 +252,8 @@ def _workers(cluster: Any, parameters: EngineParameters, advice: Callable[[], st
     """The workers of a dask cluster, or of the scheduler at an address, as soon as the first of them is there."""
     distributed, n, wait = _imported("distributed"), parameters.workers, parameters.wait
     try:
-        client = distributed.Client(cluster, timeout=min(wait, 10))
+        # not the default client: dask's users, such as xarray, keep their own scheduler
+        client = distributed.Client(cluster, timeout=min(wait, 10), set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"engine.address: no dask scheduler answers at {cluster}: {error}") from error
     with client:

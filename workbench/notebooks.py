@@ -236,11 +236,12 @@ def _tidy(notebook: "NotebookNode") -> None:
 
 
 def _lighter(png: str) -> str:
-    """The figure in 128 colours, a third of the size: notebooks are read on the web, and their history is kept."""
+    """The figure in 256 colours, a third of the size: notebooks are read on the web, and their history is kept."""
     from PIL import Image  # as matplotlib needs it
 
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
-        few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        # the method that keeps rare colours, such as that of a single line
+        few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, "png", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode() + "\n"

@@ -208,7 +208,7 @@ def test_choices_are_kept(tmp_path, trials):
         save(tmp_path / "v5.mat", trials), variable="rates", sampling_rate="fs", smooth=20, decimate=2, zscore=True
     ).settings
     kept = {"variable": "rates", "axes": "trial, time, channel", "sampling_rate": 100, "smooth": 20, "decimate": 2}
-    assert settings == kept | {"zscore": True, "path": str(tmp_path / "v5.mat")}
+    assert settings == kept | {"zscore": True, "keep_non_finite": False, "path": str(tmp_path / "v5.mat")}
 
 
 def test_recordings_go_straight_into_compare(tmp_path, trials):

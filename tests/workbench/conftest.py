@@ -16,6 +16,7 @@ class Config:
         self.path = path
         self.lines = COMMITTED.read_text().splitlines()
         self.replace("device", "device: cpu")
+        self.replace("engine.kind", "kind: serial")
         self.save()
 
     def line(self, key: str) -> int:
