@@ -19,11 +19,12 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
+from dsa_analysis import alignment
 from dsa_analysis.alignment import Alignment, align_pairs, pairs_at_once, sweep_through_others
 from dsa_analysis.data import check_count
 from dsa_analysis.spectra import spectral_distance
 
-FORMAT = 1  # of stored blocks; one more whenever the solver gives other results
+SOLVER = hashlib.sha256(Path(alignment.__file__).read_bytes()).hexdigest()  # blocks of another one are not taken
 
 
 def solve_pairs(
@@ -125,7 +126,7 @@ def _read(path: Path) -> list[Tensor] | None:
 
 def _key(operators: Tensor, first: Tensor, second: Tensor, budget: dict[str, Any]) -> str:
     """What decides about the result of a block, in a name."""
-    digest = hashlib.sha256(json.dumps([FORMAT, *sorted(budget.items())]).encode())
+    digest = hashlib.sha256(json.dumps([SOLVER, *sorted(budget.items())]).encode())
     for values in (operators, first, second):
         digest.update(values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

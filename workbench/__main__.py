@@ -136,16 +136,15 @@ def compare_groups(arguments: argparse.Namespace, command: str) -> int:
     settings = load_settings(arguments.settings)
     seeds = range(settings.seed, settings.seed + settings.groups.n_seeds)
     for seed in seeds if arguments.seed is None else [arguments.seed]:
-        study = GroupStudy(settings, seed)
+        folder = Path(arguments.output or settings.results / "groups") / f"seed_{seed}"
         try:
-            report = write_report(
-                study, Path(arguments.output or settings.results / "groups" / f"seed_{seed}"), command
-            )
+            study = GroupStudy(settings, seed).complete()
+            found = verdicts(study)
+            report = write_report(study, found, folder, command)
         except (DataError, MultitaskError) as error:
             print(error, file=sys.stderr)
             return 1
-        found = verdicts(study)
-        print(found.assign(met=found["met"].map({True: "met", False: "NOT MET", None: ""})).to_string(index=False))
+        print(found.to_string(index=False))
         print(os.path.relpath(report))
     return 0
 
@@ -240,7 +239,9 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     command.add_argument("--config", dest="settings", metavar="PATH", help="for --groups: settings file, as for train")
     command.add_argument("files", nargs="*", metavar="FILE", help="a system each: .npy, .npz, .mat (any version), .nwb")
-    command.add_argument("--output", metavar="FOLDER", help="default: results/compare; of groups results/groups/seed_N")
+    command.add_argument(
+        "--output", metavar="FOLDER", help="default: results/compare; of groups results/groups; seed_N in it"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace a report that is there")
 
     reading = command.add_argument_group("what the files hold", "The same for all; what they leave open is asked for.")

@@ -5,19 +5,20 @@ import time
 from html import escape
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from workbench import plotting
-from workbench.groups import GroupStudy, between_groups, groups_of, verdicts
+from workbench.groups import GroupStudy, between_groups, groups_of
 from workbench.page import PAGE, bullets, picture, tabular
 from workbench.settings import replacing
 
 
-def write_report(study: GroupStudy, folder: Path, command: str) -> Path:
-    """Write report.html, verdicts.csv, scores.csv, distances.csv and over_learning.csv; returns the page's path."""
-    started = time.perf_counter()
-    study.complete()
-    found = verdicts(study)
+def write_report(study: GroupStudy, found: pd.DataFrame, folder: Path, command: str) -> Path:
+    """Write report.html, verdicts.csv (``found``), scores.csv, distances.csv and over_learning.csv.
+
+    Returns the page's path.
+    """
     tables = {
         "verdicts": found,
         "scores": study.scores.reset_index(),
@@ -37,7 +38,7 @@ def write_report(study: GroupStudy, folder: Path, command: str) -> Path:
     ]
     parts += [
         "<h2>Verdicts</h2>",
-        tabular(found.assign(met=found["met"].map({True: "met", False: "NOT MET", None: ""}))),
+        tabular(found),
     ]
     parts += ["<h2>Distances to the reference</h2>", _against(study)]
     parts += ["<h2>Between groups</h2>", _between(study)]
@@ -48,7 +49,7 @@ def write_report(study: GroupStudy, folder: Path, command: str) -> Path:
         parts += ["<h2>Warnings</h2>", bullets(said, "warning")]
     runs = sorted({os.path.relpath(run.folder) for run in study.trained.runs.values()})
     parts += ["<h2>Runs</h2>", bullets(runs), "<h2>Settings</h2>", f"<pre>{escape(study.ours.to_yaml())}</pre>"]
-    made = f"{time.strftime('%Y-%m-%d %H:%M')}, {time.perf_counter() - started:.0f} s"
+    made = time.strftime("%Y-%m-%d %H:%M")
     with replacing(folder / "report.html") as temporary:
         page = PAGE.format(body="\n".join(parts), command=escape(command), made=escape(made))
         temporary.write_text(page, encoding="utf-8")

@@ -13,6 +13,7 @@ which metric. The truth that no measure sees are the Jacobians of the networks a
 Tables are kept under results/groups and read where neither settings, networks nor the code of the method changed.
 """
 
+import json
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -20,6 +21,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,10 +154,10 @@ class GroupStudy:
         ``rho``, ``low``, ``high``, ``n`` networks, by measure and question: "performance", of all networks but the
         reference, and "parts shared" within each family in which that differs.
         """
-        return self._kept("scores", self._scores).set_index(["measure", "question"])
-
-    def _scores(self) -> pd.DataFrame:
         table = self.to_reference[self.to_reference["family"] != REFERENCE]
+        return self._kept("scores", lambda: self._scores(table)).set_index(["measure", "question"])
+
+    def _scores(self, table: pd.DataFrame) -> pd.DataFrame:
         rows = []
         for measure, own in table.groupby("measure", sort=False):
             asked = {"performance": (own, "performance")}
@@ -173,12 +175,14 @@ class GroupStudy:
             with suppress(DataError):  # damaged: computed again
                 similarity = Similarity.load(path)
                 if similarity.settings["about"] == about:
+                    self.concerns.update(similarity.settings["concerns"])
                     return similarity
-        measure = self.how.measures[name]
+        measure, before = self.how.measures[name], self.concerns.copy()
         with self.listening():
             systems = self.systems(measure, self._networks())
             similarity = self.compared(measure, {f"{group} {k}": pieces for (group, k), pieces in systems.items()})
-        similarity = replace(similarity, settings=similarity.settings | {"about": about})
+        kept = {"about": about, "concerns": self.concerns - before}
+        similarity = replace(similarity, settings=similarity.settings | kept)
         similarity.save(path)
         return similarity
 
@@ -318,7 +322,9 @@ class GroupStudy:
             return []
         courses = perturbed(network, points, inputs, n_trials=how.n_trials, n_times=how.n_times, seed=self.seed)
         found = []
-        for k, course in enumerate(courses[:, :, how.discard :]):
+        for k, (course, truth) in enumerate(
+            zip(courses[:, :, how.discard :], points.slow_jacobian(how.rank), strict=True)
+        ):
             try:
                 operator = fit_operator(course, n_delays=1, rank=how.rank)
             except DataError:
@@ -330,7 +336,7 @@ class GroupStudy:
                 operator.eigenvalues, points.eigenvalues[k], dt=self.ours.network.dt, n_modes=how.n_modes
             )
             of_point = modes.assign(group=group, network=int(points.network[k]))
-            found.append((of_point, operator.matrix, points.slow_jacobian(how.rank)[k]))
+            found.append((of_point, operator.matrix, truth))
         return found
 
     # ---- what is compared ----
@@ -432,15 +438,21 @@ class GroupStudy:
         self.concerns.update(re.split(r" \(|; |: ", kind)[0] for kind in kinds)
 
     def _about(self, name: str) -> str:
-        """A digest of all that a table follows from."""
+        """A digest of all that a table follows from: settings but for the claims, networks, and this code."""
+        ours = {key: value for key, value in vars(self.ours).items() if key not in ("comparison", "n_seeds")}
+        how = {key: value for key, value in vars(self.how).items() if key != "claims"}
         runs = sorted({run.folder.name for run in self.trained.runs.values()})
-        return fingerprint(name, self.how, self.ours.master, self.ours.parts, self.ours.n_test_trials, self.seed, runs)
+        return fingerprint(name, ours, how, self.seed, self.settings.device, runs, Path(__file__).read_text())
 
     def _kept(self, name: str, find: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A table that is read if nothing changed that it follows from, and otherwise found and written."""
+        """A table, read with what was warned of if nothing changed that it follows from, else found and written."""
         path = self.settings.results / "groups" / f"{name}_seed_{self.seed}.nc"
-        if (stored := read_results(path, self._about(name))) is None:
+        if (stored := read_results(path, self._about(name))) is not None:
+            self.concerns.update(json.loads(stored.attrs["concerns"]))
+        else:
+            before = self.concerns.copy()
             stored = xr.Dataset.from_dataframe(find().rename_axis("row"))
+            stored.attrs["concerns"] = json.dumps(self.concerns - before)
             write_results(stored, path, self._about(name))
         return stored.to_dataframe().reset_index(drop=True)
 
@@ -465,8 +477,9 @@ def _cut(activity: Activity, by: str, periods: Sequence[str]) -> list[tuple[str,
     if by == "period":
         return [(name, span, trials) for name, span in zip(periods, spans, strict=True)]
     if by == "response":
-        quarter = (response.remainder(2 * torch.pi) / (torch.pi / 2)).floor()
-        return [(f"response {q}", whole, trials[quarter == q]) for q in range(4)]
+        quarter = (response.remainder(2 * torch.pi) / (torch.pi / 2)).floor().clamp_max(3)
+        answered = [(f"response {q}", whole, trials[quarter == q]) for q in range(4)]
+        return [*answered, ("no response", whole, trials[response.isnan()])]
     return [("whole", whole, trials)]
 
 
@@ -534,10 +547,11 @@ def difference(table: pd.DataFrame, measure: str, other: str, seed: int = 0) -> 
 
 
 def verdicts(study: GroupStudy) -> pd.DataFrame:
-    """The claims about networks, in numbers: ``what``, ``seen``, ``claim``, ``met`` (None where nothing is claimed)."""
+    """The claims about networks, in numbers: ``what``, ``seen``, ``claim``, ``met`` ("met", "NOT MET", or "")."""
     parts = (_about_performance, _about_parts, _about_learning, _about_groups, _about_trials, _about_truth)
     rows = [row for part in parts for row in part(study)]
-    return pd.DataFrame(rows, columns=["what", "seen", "claim", "met"])
+    found = pd.DataFrame(rows, columns=["what", "seen", "claim", "met"])
+    return found.assign(met=found["met"].map({True: "met", False: "NOT MET", None: ""}))
 
 
 Verdict = tuple[str, str, str, bool | None]

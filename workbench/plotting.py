@@ -9,14 +9,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from dsa_analysis import plotting
 from workbench.groups import FAMILIES
-
-UNITS = {"cka": "rad", "procrustes": "rad", "angular": "rad", "euclidean": "chord", "spectral": "eigenvalues"}
 
 
 def family_colours() -> dict[str, Any]:
-    """One colour for each family of groups, safe for colour-blind readers."""
-    return dict(zip(FAMILIES, sns.color_palette("colorblind", len(FAMILIES)), strict=True))
+    """One colour for each family of groups."""
+    return plotting.group_colors(FAMILIES)
 
 
 def plot_between(distances: pd.DataFrame, families: Mapping[str, str], axes: Axes, unit: str = "rad") -> Axes:
@@ -31,12 +30,9 @@ def plot_between(distances: pd.DataFrame, families: Mapping[str, str], axes: Axe
 
 def plot_map(places: np.ndarray, stress: float, groups: list[str], families: Mapping[str, str], axes: Axes) -> Axes:
     """Map of all networks from ``Similarity.to_plane``: colours are families, a name stands at each group's centre."""
+    plotting.plot_map(places, stress, [families[group] for group in groups], axes, family_colours())
     for name in dict.fromkeys(groups):
-        own = places[[group == name for group in groups]]
-        axes.plot(*own.T, "o", color=family_colours()[families[name]], markersize=4, alpha=0.7, markeredgewidth=0)
-        axes.annotate(name, own.mean(0), fontsize=6, ha="center")
-    axes.set(xlabel="MDS 1 (rad)", ylabel="MDS 2 (rad)", title=f"stress {stress:.2f}")
-    axes.set_aspect("equal", adjustable="datalim")
+        axes.annotate(name, places[[group == name for group in groups]].mean(0), fontsize=6, ha="center")
     return axes
 
 

@@ -1,6 +1,7 @@
 """Groups of networks compared: what enters, what is left out, what is kept, and what the settings refuse."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from scipy.stats import spearmanr
 import workbench.groups
 from dsa_analysis import Similarity, compare
 from dsa_analysis.driven import DrivenOperator
+from multitask import Group
 from tests.notebooks.conftest import PROJECT, changed
 from tests.notebooks.test_activity import SMALL
 from workbench.__main__ import main
@@ -88,6 +90,26 @@ def test_pieces_are_periods_or_answers_and_inputs_may_be_modelled(study):
     assert driven.n_inputs == study.ours.network.n_input
 
 
+def test_trials_without_a_response_are_a_piece_of_their_own(study):
+    """Match-to-sample rules ask to keep fixating in half of their trials: none may go missing."""
+    other = GroupStudy(study.settings, progress=False)
+    other.ours = SimpleNamespace(**vars(study.ours) | {"master": "dmsgo"})  # which no group of these learns
+    other.how = replace(study.how, periods=())
+    measure = replace(study.how.measures["DSA"], by="response")
+    pieces = other.systems(measure, {"delay": study.trained.network("delay")})["delay", 0]
+    assert "no response" in pieces
+    assert sum(map(len, pieces.values())) == other.how.n_batches * other.how.n_trials
+
+
+def test_noise_is_drawn_where_it_is_asked_for(study):
+    stages, measure = {"delay": study.trained.network("delay")}, study.how.measures["DSA"]
+    noisy = GroupStudy(study.settings, progress=False)
+    noisy.how = replace(study.how, noise=True)
+    quiet, loud, again = (each.systems(measure, stages)["delay", 0]["whole"][0] for each in (study, noisy, noisy))
+    assert (loud - quiet).abs().max() > 0.01  # sigma_rec is 0.05
+    assert torch.equal(loud, again)
+
+
 def test_distances_are_means_over_pieces(study):
     measure, stages = replace(study.how.measures["CKA"], by="period"), {"delay": study.trained.network("delay")}
     systems = {str(label): pieces for label, pieces in study.systems(measure, stages).items()}
@@ -152,20 +174,25 @@ def test_what_was_computed_is_read_until_something_changes(study, folder, monkey
     again = GroupStudy(load_settings(folder / "config.yaml"), progress=False).complete()
     pd.testing.assert_frame_equal(again.to_reference, study.to_reference)
     pd.testing.assert_frame_equal(verdicts(again), verdicts(study))
-    other = replace(again.how, n_trials=5)
-    settings = replace(again.settings, groups=replace(again.ours, comparison=other))
-    with pytest.raises(AssertionError, match="computed again"):
-        _ = GroupStudy(settings, progress=False).to_reference
+    assert again.concerns == study.concerns  # what was warned of is part of what was found
+    claims = replace(again.how, claims=replace(again.how.claims, performance=-0.1))
+    _ = GroupStudy(replace(again.settings, groups=replace(again.ours, comparison=claims)), progress=False).to_reference
+    fewer = replace(again.ours, comparison=replace(again.how, n_trials=5))
+    another = replace(again.ours, groups={**again.ours.groups, "raw": Group()})  # trained by no run
+    for groups in (fewer, another):
+        with pytest.raises(AssertionError, match="computed again"):
+            _ = GroupStudy(replace(again.settings, groups=groups), progress=False).to_reference
 
 
 def test_command_writes_a_report_with_all_verdicts(study, folder, capsys):
     assert main(["compare", "--groups", "--config", str(folder / "config.yaml"), "--output", str(folder / "out")]) == 0
     said = capsys.readouterr().out
-    page = (folder / "out" / "report.html").read_text()
+    out = folder / "out" / "seed_0"
+    page = (out / "report.html").read_text()
     for what in verdicts(study)["what"]:
         assert what in said
         assert what.replace("<", "&lt;") in page
-    assert {path.name for path in (folder / "out").iterdir()} == {
+    assert {path.name for path in out.iterdir()} == {
         "report.html", "verdicts.csv", "scores.csv", "distances.csv", "over_learning.csv",
     }  # fmt: skip
     assert page.count("<img") == 3
