@@ -36,7 +36,7 @@ def plot_map(places: np.ndarray, stress: float, groups: list[str], families: Map
     return axes
 
 
-def plot_against(table: pd.DataFrame, column: str, axes: Axes, floor: float | None = None) -> Axes:
+def plot_against(table: pd.DataFrame, column: str, axes: Axes, floor: float | None = None, unit: str = "rad") -> Axes:
     """Distance to the reference of every network, and the mean of each group with its spread, against a column."""
     for family, own in table.groupby("family", sort=False):
         colour = family_colours()[family]
@@ -48,11 +48,11 @@ def plot_against(table: pd.DataFrame, column: str, axes: Axes, floor: float | No
     if floor is not None:
         axes.axhline(floor, color="0.5", linestyle=":", linewidth=1, label="halves of the same trials")
     names = {"performance": "performance on the master rule", "shared": "parts of the master rule learnt"}
-    axes.set(xlabel=names.get(column, column), ylabel="distance to the reference", ylim=(0, None))
+    axes.set(xlabel=names.get(column, column), ylabel=f"distance to the reference ({unit})", ylim=(0, None))
     return axes
 
 
-def plot_over_learning(learning: pd.DataFrame, column: str, axes: Axes) -> Axes:
+def plot_over_learning(learning: pd.DataFrame, column: str, axes: Axes, unit: str = "rad") -> Axes:
     """Distance to the reference over learning: the mean of each group, its networks as thin lines, against a column."""
     colours = sns.color_palette("colorblind", learning["group"].nunique())
     for (group, own), colour in zip(learning.groupby("group", sort=False), colours, strict=True):
@@ -61,7 +61,7 @@ def plot_over_learning(learning: pd.DataFrame, column: str, axes: Axes) -> Axes:
         means = own.groupby("step")[[column, "distance"]].mean()
         axes.plot(means[column], means["distance"], "o-", color=colour, markersize=3, linewidth=1.5, label=group)
     names = {"performance": "performance on the master rule", "progress": "share of the steps"}
-    axes.set(xlabel=names.get(column, column), ylabel="distance to the reference", ylim=(0, None))
+    axes.set(xlabel=names.get(column, column), ylabel=f"distance to the reference ({unit})", ylim=(0, None))
     return axes
 
 
