@@ -158,15 +158,17 @@ class GroupStudy:
         return self._kept("scores", lambda: self._scores(table)).set_index(["measure", "question"])
 
     def _scores(self, table: pd.DataFrame) -> pd.DataFrame:
-        rows = []
-        for measure, own in table.groupby("measure", sort=False):
+        def of_measure(name: str) -> pd.DataFrame:
+            own, rows = table[table["measure"] == name], []
             asked = {"performance": (own, "performance")}
-            asked |= {f"parts shared, {name}": (own[own["family"] == name], "shared") for name in FAMILIES[1:]}
+            asked |= {f"parts shared, {family}": (own[own["family"] == family], "shared") for family in FAMILIES[1:]}
             for question, (of, column) in asked.items():
                 if of[column].nunique() > 1:
                     distance, known = of["distance"].to_numpy(), of[column].to_numpy()
-                    rows.append((measure, question, *spearman_interval(distance, known, seed=self.seed)))
-        return pd.DataFrame(rows, columns=["measure", "question", "rho", "low", "high", "n"])
+                    rows.append((name, question, *spearman_interval(distance, known, seed=self.seed)))
+            return pd.DataFrame(rows, columns=["measure", "question", "rho", "low", "high", "n"])
+
+        return pd.concat(self._each(of_measure, self.how.measures, "scores"), ignore_index=True)
 
     def among(self, name: str) -> Similarity:
         """All networks with each other by one measure; labels are "group k"."""
