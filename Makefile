@@ -38,7 +38,7 @@ lint: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(POETRY) export --with dev --all-extras --without-hashes --output $(PINS).all
 	grep -Ev '^(nvidia|cuda|triton)' $(PINS).all > $(PINS)
-	$(BIN)/python -m pip install --quiet --no-compile --requirement $(PINS)
+	$(BIN)/python -m pip install --quiet --requirement $(PINS)
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
