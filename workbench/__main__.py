@@ -226,7 +226,7 @@ def add_choices(group: "argparse._ArgumentGroup") -> None:
         group.add_argument(option, dest=each.name, default=argparse.SUPPRESS, help=text, **kinds[each.metadata["kind"]])
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="python -m workbench",
         description="Runs what config.yaml describes.",
@@ -260,7 +260,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=natural, help="in place of that of the settings, a whole number >= 0")
     command.set_defaults(command=train)
 
-    add_compare(commands)
+    add_compare(commands, "compare" in argv)
 
     what = "check the settings file and print what it says; nothing is run"
     command = commands.add_parser("check", parents=[shared], help=what, description=what)
@@ -268,7 +268,7 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", choices: bool) -> None:
     what = "compare recordings, one system a file, and write a report; needs no settings file, but for --groups"
     command = commands.add_parser(
         "compare",
@@ -319,7 +319,8 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     processing.add_argument("--decimate", type=count, default=1, metavar="N", help="means of N samples in their place")
     processing.add_argument("--zscore", action="store_true", help="each channel to mean 0 and variance 1")
 
-    add_choices(command.add_argument_group("comparison", "See also: which metric needs what, in the documentation."))
+    if choices:  # the choices load torch, for which other commands should not wait
+        add_choices(command.add_argument_group("comparison", "How the systems are compared."))
     command.add_argument("--device", default="cpu", help="cpu (default), cuda, or auto")
 
     report = command.add_argument_group("report")
@@ -338,7 +339,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when all went well, 1 when something that ran failed, 2 when nothing could be run as asked."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    arguments = parser().parse_args(argv, argparse.Namespace(argv=argv))
+    arguments = parser(argv).parse_args(argv, argparse.Namespace(argv=argv))
     from workbench.settings import ConfigError, load_settings  # loads torch, for which --help should not wait
 
     try:
