@@ -14,19 +14,19 @@ Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from multitask.evaluation import check_rules, generators
 from multitask.network import LeakyRNN
 from multitask.tasks import RULES, generate_trials
 from multitask.trials import MultitaskError, TrialBatch, circular_distance, unknown
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ACTIVE = 1e-3  # least sum of task variances of an active unit
 MOST_CLUSTERS = 29
@@ -149,8 +149,10 @@ class TaskVariance:
             raise unknown("column of the task variance", column, self.columns)
         return self.variance[..., self.columns.index(column)]
 
-    def to_xarray(self) -> xr.DataArray:
+    def to_xarray(self) -> "xr.DataArray":
         """The variances with the axes ``network``, ``unit`` and ``rule``."""
+        import xarray as xr
+
         return xr.DataArray(self.variance, dims=("network", "unit", "rule"), coords={"rule": list(self.columns)})
 
 
@@ -274,6 +276,9 @@ def cluster_units(
     MultitaskError
         Fewer than three active units, or fewer than two distinct profiles: nothing to cluster.
     """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
     if not 0 <= network < len(variance.variance):
         raise MultitaskError(
             f"network = {network} does not exist: the ensemble has {len(variance.variance)}, counted from 0"

@@ -14,9 +14,9 @@ Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306,
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -31,6 +31,9 @@ from multitask.trials import (
     preferred_directions,
     unknown,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIXATES = 0.5
 HIT = 0.2 * math.pi  # 36 degrees, of a response
@@ -105,8 +108,10 @@ class Performance:
         """Share of right trials, (n_networks, n_rules), in [0, 1]."""
         return self.n_correct / self.n_trials
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self) -> "pd.DataFrame":
         """One row a network and rule: ``network``, ``rule``, ``n_correct``, ``n_trials``, ``performance``."""
+        import pandas as pd
+
         network, rule = np.indices(self.n_correct.shape)
         return pd.DataFrame(
             {
@@ -201,8 +206,10 @@ class PsychometricCurve:
         with np.errstate(invalid="ignore"):
             return self.n_first / (self.n_first + self.n_second)
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self) -> "pd.DataFrame":
         """One row a network and coherence: ``network``, ``coherence``, ``n_first``, ``n_second``, ``proportion``."""
+        import pandas as pd
+
         network, coherence = np.indices(self.n_first.shape)
         return pd.DataFrame(
             {

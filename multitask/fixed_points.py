@@ -20,16 +20,17 @@ network itself show these modes.
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from scipy.linalg import schur
 from torch import Tensor
 
 from multitask.network import LeakyRNN, check_number
 from multitask.trials import MultitaskError, check_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIXED = 1e-20  # q of a fixed point, up to rounding in float64: |F(h) - h| < 1.4e-10
 
@@ -106,6 +107,8 @@ class FixedPoints:
         MultitaskError
             A point at which the modes cannot be told apart there (see `separable`).
         """
+        from scipy.linalg import schur
+
         together = ~self.separable(rank)
         if together.any():
             raise MultitaskError(
@@ -124,8 +127,10 @@ class FixedPoints:
         if rank >= self.hidden.shape[1]:
             raise MultitaskError(f"rank = {rank}: must be below the {self.hidden.shape[1]} units")
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self) -> "pd.DataFrame":
         """One row a point, with ``time_constant`` (ms) and ``frequency`` (Hz) of the leading mode."""
+        import pandas as pd
+
         return pd.DataFrame(
             {
                 "network": self.network.cpu().numpy(),

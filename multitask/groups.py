@@ -33,11 +33,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
 from tqdm import tqdm
 
 from multitask.evaluation import check_rules, evaluate
@@ -46,6 +45,9 @@ from multitask.storage import RunFolder
 from multitask.tasks import layout
 from multitask.training import Run, TrainingParameters, train
 from multitask.trials import MultitaskError, check_whole, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -221,8 +223,10 @@ class TrainedGroups:
         return learnt(self.groups, name)
 
     @property
-    def log(self) -> pd.DataFrame:
+    def log(self) -> "pd.DataFrame":
         """What was logged while each group learnt its rules: ``group``, ``network`` in the group, and as `Run.log`."""
+        import pandas as pd
+
         logs = []
         for name, run in self.runs.items():
             place = self.places[name]
@@ -231,7 +235,7 @@ class TrainedGroups:
         log = pd.concat(logs, ignore_index=True)
         return log[["group", "network", *log.columns.drop(["group", "network"])]]
 
-    def performance(self, rule: str, *, n_trials: int = 512, over_learning: bool = False) -> pd.DataFrame:
+    def performance(self, rule: str, *, n_trials: int = 512, over_learning: bool = False) -> "pd.DataFrame":
         """Performance of every network on a rule, whether it ever learnt it or not, on trials common to all.
 
         Parameters
@@ -246,6 +250,8 @@ class TrainedGroups:
         DataFrame
             ``group``, ``step``, ``network`` in the group, ``rule``, ``n_correct``, ``n_trials``, ``performance``.
         """
+        import pandas as pd
+
         tables = []
         for name in self.groups:
             for step in self.steps(name) if over_learning else self.steps(name)[-1:]:
@@ -310,6 +316,8 @@ def train_groups(
         For groups that do not fit, before anything is trained; and whatever `train` raises, with the names of the
         groups.
     """
+    from joblib import Parallel, delayed, effective_n_jobs
+
     check_whole("n_networks", n_networks, 1)
     check_whole("seed", seed, 0)
     for key, problem in conflicts(groups, network, training):

@@ -9,15 +9,18 @@ Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306;
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from multitask.activity import Clusters
 from multitask.evaluation import evaluate
 from multitask.network import LeakyRNN
 from multitask.trials import MultitaskError, check_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +46,10 @@ class Lesions:
     cost: np.ndarray
     control: np.ndarray
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self) -> "pd.DataFrame":
         """One row a cluster and rule: ``cluster``, ``n_units``, ``rule``, ``cost``, and the mean ``control``."""
+        import pandas as pd
+
         cluster, rule = np.indices(self.cost.shape)
         return pd.DataFrame(
             {

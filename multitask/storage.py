@@ -25,15 +25,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from multitask.trials import MultitaskError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 PROVENANCE = ("format", "versions", "threads", "created")  # written beside the settings, not compared
@@ -105,13 +107,17 @@ class RunFolder:
 
     # ---- log -----------------------------------------------------------------------------------------------------
 
-    def log(self, last_step: int) -> pd.DataFrame:
+    def log(self, last_step: int) -> "pd.DataFrame":
         """The log up to a step; empty if nothing was logged yet."""
+        import pandas as pd
+
         text = self._log_up_to(last_step)
         return pd.read_csv(io.StringIO(text)) if text else pd.DataFrame()
 
     def append_log(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Add rows, whose first column is the step."""
+        import pandas as pd
+
         path = self.path / "log.csv"
         try:
             with path.open("a") as file:

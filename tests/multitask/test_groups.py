@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask import training
 from multitask.evaluation import evaluate
 from multitask.groups import Ensemble, Group, TrainedGroups, history, in_waves, learnt, train_groups
 from multitask.network import WEIGHT_GROUPS, LeakyRNN, NetworkParameters
 from multitask.tasks import RULES
 from multitask.training import TrainingParameters, train
+from multitask.training.loop import Trainer
 from multitask.trials import MultitaskError
 
 TINY = NetworkParameters(n_rnn=8, activation="relu", dt=100.0)
@@ -210,13 +210,13 @@ def test_named_groups_are_trained_with_those_beside_and_before_them(trained, tmp
 
 def test_what_is_trained_is_read(trained, monkeypatch):
     folder = trained.runs["master"].folder.parent
-    monkeypatch.setattr(training._Trainer, "advance", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "advance", lambda self: pytest.fail("trained again"))
     again = small(folder)
     assert all(equal(again.network(name), trained.network(name)) for name in GROUPS)
 
 
 def test_training_goes_on_where_it_was_stopped(trained, tmp_path, monkeypatch):
-    advance, left = training._Trainer.advance, iter(range(10))  # two runs and a half
+    advance, left = Trainer.advance, iter(range(10))  # two runs and a half
 
     def interrupted(self):
         if next(left, None) is None:
@@ -224,7 +224,7 @@ def test_training_goes_on_where_it_was_stopped(trained, tmp_path, monkeypatch):
         advance(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Trainer, "advance", interrupted)
+        patch.setattr(Trainer, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             small(tmp_path)
     first = next(tmp_path.glob("master*")) / "log.csv"
@@ -257,7 +257,7 @@ def test_work_can_be_sent_to_another_process(trained, tmp_path, monkeypatch):
         def __call__(self, calls):
             return super().__call__(pickle.loads(pickle.dumps(list(calls))))
 
-    monkeypatch.setattr("multitask.groups.Parallel", Elsewhere)
+    monkeypatch.setattr("joblib.Parallel", Elsewhere)
     sent = small(tmp_path, names=["anti, free"])
     assert equal(sent.network("anti, free"), trained.network("anti, free"))
 
