@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from multitask.network import WEIGHT_GROUPS, check_number
-from multitask.trials import LOSSES, MultitaskError, check_whole, unknown
+from multitask.network import WEIGHT_GROUPS
+from multitask.trials import LOSSES, MultitaskError, check_number, check_whole, unknown
 
 SCHEDULES = ("constant", "cosine")
 CLIPS = ("value", "norm", "none")

@@ -91,7 +91,7 @@ def test_scores_of_an_ensemble_are_those_of_its_networks():
 
 def test_outputs_of_another_shape_are_refused():
     batch = generate_trials("fdgo", 3, seed=0)
-    with pytest.raises(MultitaskError, match=r"outputs have shape \(3, 5, 33\), but the batch of 'fdgo' needs"):
+    with pytest.raises(MultitaskError, match=r"outputs have shape \(3, 5, 33\), but the batch of 'fdgo' requires"):
         score_trials(torch.zeros(3, 5, 33), batch)
 
 
@@ -210,14 +210,14 @@ def test_a_network_that_points_nowhere_near_has_made_no_choice():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rules": []}, "rules is empty: name at least one"),
+        ({"rules": []}, "rules is empty: name at least one rule"),
         ({"rules": "dm1"}, r"rules must be a sequence of names, but is the string 'dm1': write \['dm1'\]"),
         ({"rules": ["dm"]}, r"unknown rule 'dm': did you mean 'dm"),
         ({"n_trials": 0}, "n_trials = 0: must be a whole number >= 1"),
         ({"batch_size": 0}, "batch_size = 0: must be a whole number >= 1"),
-        ({"noise": -1.0}, "noise must be a finite number >= 0, but is -1.0"),
-        ({"loss": "mse"}, "unknown loss 'mse': known are lsq, cross_entropy"),
-        ({"easiness": 2.0}, r"easiness must lie in \[0, 1\]"),
+        ({"noise": -1.0}, "noise = -1.0: must be a finite number >= 0"),
+        ({"loss": "mse"}, "unknown loss 'mse': choose from lsq, cross_entropy"),
+        ({"easiness": 2.0}, r"easiness = 2.0: must be a number in \[0, 1\]"),
     ],
 )
 def test_bad_arguments_of_an_evaluation_are_refused(network, arguments, message):
@@ -228,8 +228,8 @@ def test_bad_arguments_of_an_evaluation_are_refused(network, arguments, message)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rule": "fdgo"}, "rule 'fdgo' has no coherence to vary; rules that have are dm1, dm2"),
-        ({"coherences": []}, "coherences is empty: a curve needs at least one"),
+        ({"rule": "fdgo"}, "rule 'fdgo' has no coherence to vary; choose from dm1, dm2"),
+        ({"coherences": []}, "coherences is empty: give at least one coherence"),
         ({"times": {}}, "missing: stim_time"),
         ({"n_trials": 0}, "n_trials = 0"),
     ],

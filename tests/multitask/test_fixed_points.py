@@ -170,10 +170,10 @@ def test_nothing_slow_enough_gives_no_points():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"inputs": torch.zeros(3, 85)}, r"inputs have shape \(3, 85\): one constant input \(85,\) is needed"),
-        ({"starts": torch.zeros(1, 4, 5)}, r"starts have shape \(1, 4, 5\): needed is \(1, n_starts, 2\)"),
+        ({"inputs": torch.zeros(3, 85)}, r"inputs have shape \(3, 85\): must be one constant input, \(85,\)"),
+        ({"starts": torch.zeros(1, 4, 5)}, r"starts have shape \(1, 4, 5\): must be \(1, n_starts, 2\)"),
         ({"starts": torch.zeros(1, 0, 2)}, r"starts have shape \(1, 0, 2\)"),
-        ({"starts": torch.full((1, 4, 2), math.nan)}, "starts are not finite: network 0"),
+        ({"starts": torch.full((1, 4, 2), math.nan)}, "starts of network 0 are not finite"),
         ({"slowest": 0.0}, "slowest = 0.0: must be positive"),
         ({"apart": -1.0}, "apart = -1.0: must be positive"),
         ({"max_steps": 0}, "max_steps = 0: must be positive"),
@@ -282,10 +282,13 @@ def test_slow_jacobian_is_the_jacobian_on_the_subspace_of_its_slowest_modes():
 def test_a_cut_through_a_pair_is_refused():
     network = rotating()
     points = find_fixed_points(network, NO_INPUT, starts_for(network, 10, 0.5).abs() + 1)
-    message = r"rank = 2 cuts between modes of equal modulus at 1 of 2 points, first at point 1; take points.subset\("
+    message = r"rank = 2 separates modes of equal modulus at 1 of 2 points, first at point 1: use points.subset\("
     with pytest.raises(MultitaskError, match=message):
         points.slow_jacobian(2)
-    for rank, message in ((3, "rank = 3: must be below the 3 units"), (0, "rank = 0: must be a whole number >= 1")):
+    for rank, message in (
+        (3, "rank = 3: must be less than the number of units, 3"),
+        (0, "rank = 0: must be a whole number >= 1"),
+    ):
         with pytest.raises(MultitaskError, match=message):
             points.separable(rank)
 
@@ -293,15 +296,15 @@ def test_a_cut_through_a_pair_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_trials": 3}, "n_trials = 3: must be even, since pushes come in opposite pairs"),
+        ({"n_trials": 3}, "n_trials = 3: must be even, since trials start in pairs on opposite sides"),
         ({"n_trials": 0}, "n_trials = 0: must be a whole number >= 2"),
         ({"n_times": 0}, "n_times = 0: must be a whole number >= 1"),
         ({"size": 0.0}, "size = 0.0: must be a finite number > 0"),
         ({"seed": -1}, "seed = -1: must be a whole number >= 0"),
-        ({"inputs": torch.zeros(3)}, r"inputs have shape \(3,\): one constant input \(85,\) is needed"),
+        ({"inputs": torch.zeros(3)}, r"inputs have shape \(3,\): must be one constant input, \(85,\)"),
         (
             {"network": linear_pair()},
-            r"points are 1 units of networks \[0\]: they do not belong to 2 networks of 5 units",
+            r"points have 1 units and belong to networks \[0\], but the ensemble has 2 networks of 5",
         ),
     ],
 )
@@ -316,5 +319,5 @@ def test_impossible_pushes_are_refused(change, message):
 def test_without_points_there_is_nothing_to_push():
     network = network_with(*BUMPS)
     none = find_fixed_points(network, NO_INPUT, starts_for(network)).subset([])
-    with pytest.raises(MultitaskError, match="points are none: there is nothing to push the networks off"):
+    with pytest.raises(MultitaskError, match="points is empty: give at least one point"):
         perturbed(network, none, NO_INPUT, n_trials=2, n_times=3)

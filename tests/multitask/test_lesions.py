@@ -68,7 +68,7 @@ def test_table_has_a_row_for_each_cluster_and_rule(network, clusters):
 
 
 def test_ensembles_and_missing_controls_are_refused(network, clusters):
-    with pytest.raises(MultitaskError, match=r"an ensemble of 2, .* pass network.subset\(\[0\]\)"):
+    with pytest.raises(MultitaskError, match=r"an ensemble of 2, .* use network.subset\(\[0\]\)"):
         lesion_clusters(network.subset([0, 0]), clusters, RULES)
     with pytest.raises(MultitaskError, match="n_controls = 0"):
         lesion_clusters(network, clusters, RULES, n_controls=0)

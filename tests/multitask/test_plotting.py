@@ -51,7 +51,7 @@ def test_trial_shows_targets_and_outputs_over_milliseconds(activity):
 
 def test_trial_needs_an_axis_for_each_panel(activity):
     _, axes = plt.subplots(3)
-    with pytest.raises(MultitaskError, match="a trial of 'delaygo' needs 4 axes, but 3 came"):
+    with pytest.raises(MultitaskError, match="axes has 3 axes: a trial of 'delaygo' requires 4"):
         plotting.plot_trial(axes, activity.batch)
 
 
@@ -105,7 +105,7 @@ def test_trajectories_are_labelled_with_their_share_of_the_variance(activity, pr
     assert len(other.lines[0].get_data()[0]) == activity.batch.n_times
     if projection:
         few = principal_components(activity.hidden, 2)
-        with pytest.raises(MultitaskError, match="these axes show 3 components, but there are 2"):
+        with pytest.raises(MultitaskError, match="ax shows 3 components, but there are only 2"):
             plotting.plot_trajectories(ax, few, activity.conditions["direction"])
 
 

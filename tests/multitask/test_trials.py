@@ -68,16 +68,16 @@ def test_layout_of_the_twenty_rules_has_85_channels():
 
 def test_unknown_names_come_back_with_the_nearest_known_one():
     assert "did you mean 'dm1'" in str(unknown("rule", "dm_1", ["dm1", "fdgo"]))
-    assert "known are dm1, fdgo" in str(unknown("rule", "xyz", ["dm1", "fdgo"]))
+    assert "choose from dm1, fdgo" in str(unknown("rule", "xyz", ["dm1", "fdgo"]))
     with pytest.raises(MultitaskError, match=r"unknown rule 'dmm': did you mean 'dm1'\?"):
         Layout(("dm1",)).rule_channel("dmm")
 
 
 def test_devices_and_counts_are_checked_by_name():
     assert checked_device(None) == checked_device("cpu") == CPU
-    with pytest.raises(MultitaskError, match="device 'gpu' is not a device: write 'cpu', 'cuda' or 'cuda:1'"):
+    with pytest.raises(MultitaskError, match="device 'gpu' is not a device: use 'cpu', 'cuda' or 'cuda:1'"):
         checked_device("gpu")
-    with pytest.raises(MultitaskError, match="device 'cuda:99' was asked for, but this machine has"):
+    with pytest.raises(MultitaskError, match="device 'cuda:99' was requested, but this machine has"):
         checked_device("cuda:99")
     assert check_whole("n", 3, 1) == 3
     for value in (0, 2.0, True, None, "3"):

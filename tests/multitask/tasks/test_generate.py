@@ -128,7 +128,7 @@ def test_conditions_are_the_same_on_every_device():
 
 BAD = [
     ({"rule": "dm_1"}, r"unknown rule 'dm_1': did you mean 'dm1'\?"),
-    ({"rule": "nonsense"}, r"unknown rule 'nonsense': known are fdgo, reactgo"),
+    ({"rule": "nonsense"}, r"unknown rule 'nonsense': choose from fdgo, reactgo"),
     ({"n_trials": 0}, r"n_trials in random mode = 0: must be a whole number >= 1"),
     ({"n_trials": None}, r"n_trials in random mode = None: must be"),
     ({"n_trials": 2.5}, r"n_trials in random mode = 2.5: must be"),
@@ -150,7 +150,7 @@ BAD = [
     ({"easiness": 1.5}, r"easiness = 1.5: must be a number in \[0, 1\]"),
     ({"easiness": 1.0, "mode": "test"}, r"easiness = 1 has no effect in mode 'test'"),
     ({"rule_input": {"dm9": 1.0}}, r"unknown rule 'dm9': did you mean 'dm"),
-    ({"rule": "oic", "rule_input": {"fdgo": 1.0}}, r"unknown rule 'fdgo': known are oic, dmc"),
+    ({"rule": "oic", "rule_input": {"fdgo": 1.0}}, r"unknown rule 'fdgo': choose from oic, dmc"),
     ({"dt": 250.0, "tau": 500.0, "rule": "delaydm1", "seed": 1}, r"period '\w+' has no time step"),
 ]
 
@@ -164,7 +164,7 @@ def test_bad_arguments_are_refused_with_what_came(arguments, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_cuda_is_refused_where_there_is_none():
-    with pytest.raises(MultitaskError, match=r"device 'cuda' was asked for, but this machine has 0 CUDA devices"):
+    with pytest.raises(MultitaskError, match=r"device 'cuda' was requested, but this machine has 0 CUDA devices"):
         generate_trials("dm1", 4, seed=0, device="cuda")
 
 

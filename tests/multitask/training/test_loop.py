@@ -186,7 +186,7 @@ def test_checkpoints_are_kept_by_step(tmp_path, steps, kept):
     assert run.checkpoints == kept  # those asked for, the first and the last two
     assert all(torch.equal(run.load(10).weights[name], weight) for name, weight in run.network.weights.items())
     assert not torch.equal(run.load(0).weights["w_rec"], run.network.weights["w_rec"])
-    with pytest.raises(MultitaskError, match="holds no checkpoint of step 5"):
+    with pytest.raises(MultitaskError, match="contains no checkpoint of step 5"):
         run.load(5)
 
 

@@ -45,9 +45,9 @@ def test_trials_get_as_hard_as_asked_at_half_time():
         ({"l2_h": -1.0}, r"training.l2_h = -1.0: must be a finite number >= 0"),
         ({"warm_up": 1.0}, r"training.warm_up = 1.0: must be a fraction of the steps, below 1"),
         ({"schedule": "cosin"}, r"unknown training.schedule 'cosin': did you mean 'cosine'\?"),
-        ({"clip": "element"}, r"unknown training.clip 'element': known are value, norm, none"),
+        ({"clip": "element"}, r"unknown training.clip 'element': choose from value, norm, none"),
         ({"difficulty": "hard"}, r"unknown training.difficulty 'hard'"),
-        ({"loss_type": "mse"}, r"unknown training.loss_type 'mse': known are lsq, cross_entropy"),
+        ({"loss_type": "mse"}, r"unknown training.loss_type 'mse': choose from lsq, cross_entropy"),
         (
             {"target_performance": 1.01},
             r"training.target_performance = 1.01: must be a fraction of correct trials, at most 1",

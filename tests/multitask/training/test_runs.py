@@ -52,7 +52,7 @@ def test_a_run_may_start_from_a_stored_network(tmp_path):
     assert all(torch.equal(first.network.weights[name], weight) for name, weight in weights.items())
     assert not torch.equal(second.network.weights["w_rec"], weights["w_rec"])
     assert second.settings["start"] == storage.tensors_sha256(weights)
-    with pytest.raises(MultitaskError, match="differs in start: '"):
+    with pytest.raises(MultitaskError, match="other settings: start = '"):
         short(tmp_path / "second", ("delaygo",), start=second.network)
 
 
@@ -81,7 +81,7 @@ def test_a_run_with_a_damaged_checkpoint_resumes_from_the_one_before(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.warns(UserWarning, match="checkpoint step 8 in .* is damaged: .*; going back to the one before"):
+    with pytest.warns(UserWarning, match="checkpoint step 8 in .* is damaged: .*; the checkpoint before it is used"):
         earlier = load_run(run.folder)
     assert earlier.checkpoints[-1] == earlier.log["step"].max() == 6
     with pytest.warns(UserWarning, match="step 8 .* is damaged"):
@@ -197,17 +197,17 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"learning_rate": 0.1}, r"training\.learning_rate: 0\.001 there, 0\.1 now"),
-        ({"seed": 1}, r"seed: 0 there, 1 now"),
-        ({"n_networks": 3}, r"n_networks: 2 there, 3 now"),
-        ({"rules": ("fdgo",)}, r"rules: \['fdgo', 'dm1'\] there, \['fdgo'\] now"),
-        ({"network": replace(TINY, n_rnn=7)}, r"network\.n_rnn: 6 there, 7 now"),
-        ({"rule_weights": {"dm1": 5.0}}, r"training\.rule_weights\.dm1: None there, 5\.0 now"),
+        ({"learning_rate": 0.1}, r"training\.learning_rate = 0\.001 in the folder, 0\.1 requested"),
+        ({"seed": 1}, r"seed = 0 in the folder, 1 requested"),
+        ({"n_networks": 3}, r"n_networks = 2 in the folder, 3 requested"),
+        ({"rules": ("fdgo",)}, r"rules = \['fdgo', 'dm1'\] in the folder, \['fdgo'\] requested"),
+        ({"network": replace(TINY, n_rnn=7)}, r"network\.n_rnn = 6 in the folder, 7 requested"),
+        ({"rule_weights": {"dm1": 5.0}}, r"training\.rule_weights\.dm1 = None in the folder, 5\.0 requested"),
     ],
 )
 def test_a_folder_with_other_settings_is_refused_with_the_key_that_differs(tmp_path, changes, difference):
     short(tmp_path)
-    with pytest.raises(MultitaskError, match=f"holds a run with other settings, it differs in {difference}"):
+    with pytest.raises(MultitaskError, match=f"contains a run with other settings: {difference}"):
         short(tmp_path, **changes)
 
 
@@ -228,8 +228,8 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     ("arguments", "message"),
     [
         ({"rules": ("fdgo", "delayg0")}, r"unknown rule 'delayg0': did you mean 'delaygo'\?"),
-        ({"rules": ()}, r"rules is empty: name at least one"),
-        ({"rules": ([],)}, r"rules is empty: name at least one"),
+        ({"rules": ()}, r"rules is empty: name at least one rule"),
+        ({"rules": ([],)}, r"rules is empty: name at least one rule"),
         ({"rules": "fdgo"}, r"rules must be a sequence of names, but is the string 'fdgo': write \['fdgo'\]"),
         (
             {"rules": ("fdgo", "oic")},
@@ -251,6 +251,6 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(tmp_pa
 
 def test_a_missing_gpu_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(MultitaskError, match="device 'cuda' was asked for, but this machine has 0 CUDA devices"):
+    with pytest.raises(MultitaskError, match="device 'cuda' was requested, but this machine has 0 CUDA devices"):
         short(tmp_path / "run", device="cuda")
     assert not (tmp_path / "run").exists()
