@@ -445,7 +445,9 @@ def principal_components(hidden: Tensor, n_components: int = 3) -> PrincipalComp
         If ``n_components`` is out of range, or if the states of a network do not vary.
     """
     if not 1 <= n_components <= hidden.shape[-1]:
-        raise MultitaskError(f"n_components = {n_components}: must be between 1 and {hidden.shape[-1]}, the number of units")
+        raise MultitaskError(
+            f"n_components = {n_components}: must be between 1 and {hidden.shape[-1]}, the number of units"
+        )
     states = hidden.double().flatten(1, 2)  # (network, sample, unit)
     mean = states.mean(1)
     centred = states - mean[:, None]

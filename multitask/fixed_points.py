@@ -135,7 +135,7 @@ class FixedPoints:
         together = ~self.separable(rank)
         if together.any():
             raise MultitaskError(
-                f"rank = {rank} separates modes of equal modulus at {int(together.sum())} of {len(together)} points, "
+                f"rank = {rank} splits modes of equal modulus at {int(together.sum())} of {len(together)} points, "
                 f"first at point {int(together.nonzero()[0])}: use points.subset(points.separable({rank}))"
             )
         limits = self.eigenvalues.abs()[:, rank - 1 : rank + 1].mean(-1)

@@ -213,7 +213,7 @@ class RunFolder:
         """
         if step not in self.steps():
             known = ", ".join(map(str, self.steps())) or "none"
-            raise MultitaskError(f"run folder {self.path} contains no checkpoint of step {step}; there are {known}")
+            raise MultitaskError(f"run folder {self.path} contains no checkpoint of step {step}; available: {known}")
         try:
             noted, data = self._file(step).with_suffix(".sha256").read_bytes(), self._file(step).read_bytes()
             if not noted.startswith(hashlib.sha256(data).hexdigest().encode()):

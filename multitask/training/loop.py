@@ -291,7 +291,9 @@ def check_same(theirs: NetworkParameters, ours: NetworkParameters, where: str, h
 
 def network_of(checkpoint: Checkpoint, like: LeakyRNN) -> LeakyRNN:
     """The ensemble stored in a checkpoint, with the parameters and on the device of ``like``."""
-    check_same(NetworkParameters(**checkpoint.progress["network"]), like.parameters, "in file", "in config")
+    check_same(
+        NetworkParameters(**checkpoint.progress["network"]), like.parameters, "in the checkpoint", "in the settings"
+    )
     prefix = "weights/"
     weights = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
     return like.with_weights({name: weights[name].to(like.device) for name in like.weights})

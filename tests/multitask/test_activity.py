@@ -41,7 +41,7 @@ def tuned() -> LeakyRNN:
     return network
 
 
-# ---- recording ---------------------------------------------------------------------------------------------------
+# ---- recording -------------------------------------------------------------------------------------------------------
 
 
 def test_a_read_out_of_the_inputs_is_recorded_as_it_is(tuned):
@@ -83,7 +83,7 @@ def test_random_trials_and_composed_rules_can_be_recorded(tuned):
     assert record_activity(tuned, "fdgo", 7, mode="random", seed=4).hidden[..., 5].eq(0).all()
 
 
-# ---- task variance -----------------------------------------------------------------------------------------------
+# ---- task variance ---------------------------------------------------------------------------------------------------
 
 
 def variance_by_hand(strengths: np.ndarray, directions: np.ndarray) -> float:
@@ -134,7 +134,7 @@ def test_fractional_variance_tells_which_rule_a_unit_serves(tuned):
     np.testing.assert_allclose(same, 0, atol=1e-6)  # float32 states
 
 
-# ---- clusters ----------------------------------------------------------------------------------------------------
+# ---- clusters --------------------------------------------------------------------------------------------------------
 
 
 def made_up(profiles: np.ndarray, columns=("a", "b", "c")) -> TaskVariance:
@@ -199,7 +199,7 @@ def test_too_few_units_to_cluster_are_refused():
         cluster_units(made_up(np.eye(3)), 1)
 
 
-# ---- principal components ----------------------------------------------------------------------------------------
+# ---- principal components --------------------------------------------------------------------------------------------
 
 
 def test_components_of_states_in_a_plane_span_it():

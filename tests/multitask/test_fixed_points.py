@@ -44,7 +44,7 @@ def test_two_attractors_and_the_saddle_between_them_are_found_with_their_time_co
     assert points.time_constants[by_place, 0][1] < 0  # growth
 
 
-def test_linear_network_has_one_point_where_algebra_puts_it():
+def test_linear_network_has_its_one_fixed_point():
     # relu above threshold: h = h W + b, so h* = b (I - W)^-1
     generator = torch.Generator().manual_seed(0)
     w = 0.3 * torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_line_of_fixed_points_has_an_infinite_time_constant():
     assert points.time_constants.isinf().all()
 
 
-def test_ghost_of_a_vanished_point_is_slow_and_not_fixed():
+def test_a_slow_point_beyond_a_fold_is_not_a_fixed_point():
     # h = tanh(2 h + b): a fold at h^2 = 1/2 annihilates two of three points; just beyond it a slow passage is left
     h_fold = -math.sqrt(0.5)
     fold = math.atanh(h_fold) - 2 * h_fold
@@ -186,7 +186,7 @@ def test_bad_arguments_are_refused(change, message):
         find_fixed_points(network, **arguments)
 
 
-# ---- pushed off a point ----------------------------------------------------------------------------------------------
+# ---- simulations near a point ----------------------------------------------------------------------------------------
 
 BUMPS = torch.tensor([[[2.0]]]), torch.zeros(1, 1, 1)  # h = tanh(2 h): attractors at +-0.9575, a saddle at 0
 
@@ -279,10 +279,10 @@ def test_slow_jacobian_is_the_jacobian_on_the_subspace_of_its_slowest_modes():
         assert slow.norm().item() == pytest.approx((basis.T @ one.jacobian[0] @ basis).norm().item())  # for any basis
 
 
-def test_a_cut_through_a_pair_is_refused():
+def test_a_rank_that_splits_a_conjugate_pair_is_refused():
     network = rotating()
     points = find_fixed_points(network, NO_INPUT, starts_for(network, 10, 0.5).abs() + 1)
-    message = r"rank = 2 separates modes of equal modulus at 1 of 2 points, first at point 1: use points.subset\("
+    message = r"rank = 2 splits modes of equal modulus at 1 of 2 points, first at point 1: use points.subset\("
     with pytest.raises(MultitaskError, match=message):
         points.slow_jacobian(2)
     for rank, message in (
@@ -308,7 +308,7 @@ def test_a_cut_through_a_pair_is_refused():
         ),
     ],
 )
-def test_impossible_pushes_are_refused(change, message):
+def test_invalid_arguments_of_perturbed_are_refused(change, message):
     network = network_with(*BUMPS)
     points = find_fixed_points(network, NO_INPUT, starts_for(network))
     arguments = {"network": network, "inputs": NO_INPUT, "n_trials": 2, "n_times": 3} | change
@@ -316,7 +316,7 @@ def test_impossible_pushes_are_refused(change, message):
         perturbed(**{"points": points} | arguments)
 
 
-def test_without_points_there_is_nothing_to_push():
+def test_perturbed_without_points_is_refused():
     network = network_with(*BUMPS)
     none = find_fixed_points(network, NO_INPUT, starts_for(network)).subset([])
     with pytest.raises(MultitaskError, match="points is empty: give at least one point"):

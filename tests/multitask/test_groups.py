@@ -1,4 +1,4 @@
-"""Groups of networks: who trains with whom, that histories are true, and all that is refused."""
+"""Groups of networks: ensembles and histories, run folders, results, and invalid arguments."""
 
 import pickle
 import shutil
@@ -182,10 +182,10 @@ def test_groups_added_leave_others_alone(trained, tmp_path):
     fewer = {name: GROUPS[name] for name in ("untrained", "master", "anti", "anti, frozen")}
     small_set = small(tmp_path, fewer)
     ours, theirs = folders(small_set), folders(trained)
-    assert ours["anti"] == theirs["anti"]  # an ensemble that nobody joined
+    assert ours["anti"] == theirs["anti"]  # an ensemble without a new group
     assert ours["master"] != theirs["master"]
     assert ours["anti, frozen"] != theirs["anti, frozen"]
-    for name in fewer:  # the first of their ensembles, which see the same noise whoever stands behind them
+    for name in fewer:  # the first groups of their ensembles have the same noise whatever comes after them
         assert equal(small_set.network(name), trained.network(name))
 
 
@@ -208,14 +208,14 @@ def test_named_groups_are_trained_with_those_beside_and_before_them(trained, tmp
     assert list(small(tmp_path, names=["untrained"]).groups) == ["untrained"]
 
 
-def test_what_is_trained_is_read(trained, monkeypatch):
+def test_finished_groups_are_loaded_and_not_trained_again(trained, monkeypatch):
     folder = trained.runs["master"].folder.parent
     monkeypatch.setattr(Trainer, "advance", lambda self: pytest.fail("trained again"))
     again = small(folder)
     assert all(equal(again.network(name), trained.network(name)) for name in GROUPS)
 
 
-def test_training_goes_on_where_it_was_stopped(trained, tmp_path, monkeypatch):
+def test_interrupted_training_of_groups_is_resumed(trained, tmp_path, monkeypatch):
     advance, left = Trainer.advance, iter(range(10))  # two runs and a half
 
     def interrupted(self):
@@ -234,7 +234,7 @@ def test_training_goes_on_where_it_was_stopped(trained, tmp_path, monkeypatch):
     assert all(equal(resumed.network(name), trained.network(name)) for name in GROUPS)
 
 
-def test_run_from_other_starts_is_not_taken_for_ours(tmp_path, monkeypatch):
+def test_a_run_from_other_initial_networks_is_refused(tmp_path, monkeypatch):
     groups = {name: GROUPS[name] for name in ("anti", "anti, free")}
     small(tmp_path, groups)
     shutil.rmtree(next(tmp_path.glob("anti_8_units*")))
@@ -275,7 +275,7 @@ def test_bars_of_steps_are_shown_only_where_one_ensemble_is_trained_at_a_time(tm
     assert "training" not in parallel
 
 
-# ---- what is told ----------------------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------------------
 
 
 def test_performance_is_that_of_each_network_on_trials_common_to_all(trained):
@@ -321,7 +321,7 @@ def test_learnt_rules_are_those_of_the_whole_history(trained):
     assert trained.learnt("untrained") == ()
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- invalid arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_learnt_rules_are_those_of_the_whole_history(trained):
         ),
     ],
 )
-def test_group_that_cannot_be_is_refused(arguments, message):
+def test_invalid_groups_are_refused(arguments, message):
     with pytest.raises(MultitaskError, match=message):
         Group(**arguments)
 
@@ -401,7 +401,7 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_trained(change
     assert not list(tmp_path.iterdir())
 
 
-def test_networks_that_explode_are_told_with_their_groups(tmp_path):
+def test_errors_of_diverged_networks_name_their_groups(tmp_path):
     with pytest.raises(MultitaskError) as caught:
         small(tmp_path, names=["master"], learning_rate=1e8, clip="none")
     assert "has diverged" in str(caught.value)
@@ -421,7 +421,7 @@ def test_unknown_groups_and_steps_are_refused(trained):
     for ask in (trained.network, trained.steps, trained.learnt):
         with pytest.raises(MultitaskError, match="unknown group 'twins': did you mean 'twin'"):
             ask("twins")
-    with pytest.raises(MultitaskError, match="contains no checkpoint of step 3; there are 0, 1, 2, 4"):
+    with pytest.raises(MultitaskError, match="contains no checkpoint of step 3; available: 0, 1, 2, 4"):
         trained.network("master", 3)
     with pytest.raises(MultitaskError, match="group 'untrained' is untrained and has no step 3; it has only step 0"):
         trained.network("untrained", 3)

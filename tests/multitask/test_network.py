@@ -325,7 +325,7 @@ def test_each_network_may_have_lesions_of_its_own():
     assert network.weights["w_out"][0, 2].all()  # the network itself is unchanged
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- invalid arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

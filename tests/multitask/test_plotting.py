@@ -1,4 +1,4 @@
-"""Figures: every axis is labelled with its unit, and shows what the result holds."""
+"""Figures: axes have labels with units, and show the values of the result."""
 
 from collections.abc import Iterator
 
@@ -146,7 +146,7 @@ def test_slow_points_lie_where_the_states_do():
     assert (ax.get_ylabel(), ax.get_yscale()) == ("time constant (ms)", "log")
 
 
-def test_every_rule_and_cluster_has_a_colour_of_its_own():
+def test_rules_and_clusters_have_distinct_colours():
     for n in (6, 20):
         assert len(set(plotting.rule_colours(RULES[:n]).values())) == n
     for n in (2, 8, 29):

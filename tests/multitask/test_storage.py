@@ -106,9 +106,9 @@ def test_nothing_is_left_when_all_checkpoints_are_damaged(folder):
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(folder):
-    with pytest.raises(MultitaskError, match="contains no checkpoint of step 15; there are 0, 10, 20"):
+    with pytest.raises(MultitaskError, match="contains no checkpoint of step 15; available: 0, 10, 20"):
         folder.load(15)
-    with pytest.raises(MultitaskError, match="no checkpoint of step 0; there are none"):
+    with pytest.raises(MultitaskError, match="no checkpoint of step 0; available: none"):
         RunFolder(folder.path / "elsewhere").load(0)
 
 

@@ -51,7 +51,7 @@ def test_the_first_step_follows_the_equations(tmp_path, batches):
             assert_close(moved[gradient == 0], weight[gradient == 0].detach())
 
 
-def test_networks_of_an_ensemble_learn_as_if_alone(tmp_path):
+def test_networks_of_an_ensemble_learn_independently(tmp_path):
     network = replace(TINY, sigma_rec=0.0)
     settings = {"clip": "norm", "clip_at": 0.1, "l1_weight": 0.1, "p_weight_train": None}
     together = short(tmp_path / "both", network=network, **settings).network
@@ -222,7 +222,7 @@ def test_a_network_that_diverges_ends_the_run_at_once(tmp_path, changes, remedy)
     run = load_run(tmp_path)
     assert run.finished == ""
     assert all(weight.isfinite().all() for weight in run.network.weights.values())
-    with pytest.raises(MultitaskError, match=message):  # the same happens again
+    with pytest.raises(MultitaskError, match=message):  # also when it is resumed
         short(tmp_path, ("fdgo",), n_networks=1, learning_rate=1e4, **changes)
 
 

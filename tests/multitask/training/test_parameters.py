@@ -23,7 +23,7 @@ def test_learning_rate_rises_over_the_warm_up_and_falls_along_a_cosine():
     assert TrainingParameters().rate(0, 10) == TrainingParameters().rate(9, 10) == 1e-3
 
 
-def test_trials_get_as_hard_as_asked_at_half_time():
+def test_trials_reach_the_standard_difficulty_at_half_time():
     assert [TrainingParameters(difficulty="easy").easiness(x) for x in (0, 0.5, 1)] == [1, 1, 1]
     assert [TrainingParameters().easiness(x) for x in (0, 1)] == [0, 0]
     falling = [TrainingParameters(difficulty="easy_to_standard").easiness(x) for x in (0, 0.25, 0.5, 1)]

@@ -136,9 +136,9 @@ def run_until_killed(folder, event: int, changes: dict) -> int:
 def test_a_run_killed_twenty_times_resumes_to_the_same_result(tmp_path, kind):
     changes = KILLED[kind]
     whole = short(tmp_path / "whole", **changes)
-    for event in range(1, 21):  # each life starts where the last one left off
+    for event in range(1, 21):  # each process resumes where the previous one was killed
         assert run_until_killed(tmp_path / "cut", event, changes) == -signal.SIGKILL
-    assert load_run(tmp_path / "cut").finished == ""  # or else some life was not cut short
+    assert load_run(tmp_path / "cut").finished == ""  # otherwise a process ended before it was killed
     again = short(tmp_path / "cut", **changes)
     assert_same(again, whole)
     assert not list(again.folder.rglob("*.tmp"))
@@ -162,7 +162,7 @@ def test_a_process_killed_at_twenty_random_moments_resumes_to_the_same_result(tm
     moments = np.random.default_rng(0)
     for _ in range(20):
         process, written = start(tmp_path / "cut"), len(list(tmp_path.glob("cut/checkpoints/*.sha256")))
-        while len(list(tmp_path.glob("cut/checkpoints/*.sha256"))) <= written:  # it is past loading
+        while len(list(tmp_path.glob("cut/checkpoints/*.sha256"))) <= written:  # it has resumed training
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
         process.kill()
@@ -215,7 +215,9 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     run = short(tmp_path / "run")
     settings = run.folder / "settings.json"
     settings.write_text(settings.read_text().replace('"n_rnn": 6', '"n_rnn": 64'))
-    with pytest.raises(MultitaskError, match="are those of a different network: n_rnn 6 in file, 64 in config"):
+    with pytest.raises(
+        MultitaskError, match="are those of a different network: n_rnn 6 in the checkpoint, 64 in the settings"
+    ):
         load_run(run.folder)
     with pytest.raises(MultitaskError, match="n_rnn 6 in start, 7 in network"):
         short(tmp_path / "other", network=replace(TINY, n_rnn=7), start=run.network)
