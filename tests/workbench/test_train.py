@@ -168,13 +168,13 @@ WRONG = [
     ("parts", "[dm2]", "groups.parts: no group learns dm2; name it in the rules of a group"),
     ("frozen", "[input]", "groups.training.frozen: ['input']: each group says what is frozen in it; leave this empty"),
     ("rule_weights", "{dm2: 5}", "groups.training.rule_weights: no group learns 'dm2'; take it out"),
-    ("checkpoint_steps", "[5, 1]", "groups.training.checkpoint_steps: step 5 never comes where a group learns in 4"),
+    ("checkpoint_steps", "[5, 1]", "groups.training.checkpoint_steps: step 5 is after the last step of a group with 4"),
     ("n_input", "99", "groups.groups.master.rules: rule 'contextdelaydm1' needs 85 inputs, 20 of them for rules"),
 ]
 WRONG_GROUPS = [
     ("after: null, rules: [dm1], frozen: [], n_networks: 1", f".n_networks: a group of 1 network {ONE}"),
     ("after: null, rules: [dm7], frozen: [], n_networks: 3", ": unknown rule 'dm7'"),
-    ("after: null, rules: [dm1, dm1], frozen: [], n_networks: 3", ".rules: rules: 'dm1' stands there twice"),
+    ("after: null, rules: [dm1, dm1], frozen: [], n_networks: 3", ".rules: rules: 'dm1' is listed twice"),
     ("after: null, rules: [dm1], frozen: [inputs], n_networks: 3", ".frozen: unknown weights in frozen 'inputs'"),
     (
         "after: mater, rules: [dm1], frozen: [], n_networks: null",
