@@ -127,8 +127,8 @@ def compare(arguments: argparse.Namespace) -> int:
 def compare_groups(arguments: argparse.Namespace, command: str) -> int:
     from dsa_analysis import DataError
     from multitask import MultitaskError
-    from workbench.group_report import write_report
-    from workbench.groups import GroupStudy, verdicts
+    from workbench.networks import GroupStudy, verdicts
+    from workbench.networks.report import write_report
     from workbench.settings import ConfigError, load_settings
 
     if arguments.files:

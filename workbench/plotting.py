@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from dsa_analysis import plotting
-from workbench.groups import FAMILIES
+from workbench.networks.families import FAMILIES
 
 
 def family_colours() -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from workbench import plotting
-from workbench.groups import GroupStudy, between_groups, groups_of
+from workbench.networks.study import GroupStudy
+from workbench.networks.tables import between_groups, groups_of
 from workbench.page import PAGE, bullets, picture, tabular
 from workbench.settings import replacing
 
