@@ -200,7 +200,7 @@ def test_command_wants_files_or_groups(folder, capsys):
     assert main(["compare"]) == 2
     assert "give two files or more, or --groups" in capsys.readouterr().err
     assert main(["compare", "--groups", "a.npy", "--config", str(folder / "config.yaml")]) == 2
-    assert "--groups: compares networks of the settings, not files; leave out a.npy" in capsys.readouterr().err
+    assert "--groups: compares the networks of the settings, not files; leave out a.npy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

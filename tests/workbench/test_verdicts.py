@@ -1,5 +1,7 @@
 """Verdicts on groups of networks: one study has intervals within it, several have intervals over seeds."""
 
+from collections import Counter
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,15 +9,26 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from dsa_analysis import mean_interval, spearman_interval
+from dsa_analysis import mean_interval
 from workbench.claims import rho_interval
 from workbench.networks import BEFORE, FREE, FROZEN, REFERENCE, difference, pooled_scores, verdicts
+from workbench.networks.report import write_pooled_report
 from workbench.networks.verdicts import over_seeds
 
 MEASURES = {"DSA": "matched", "CKA": "matched", "own trials": "unmatched"}
 CLAIMS = {
     "performance": -0.7, "learning": -0.7, "unmatched": 0.1, "p_value": 0.05, "mode_error": 0.1, "jacobians": 0.7,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Stands in for the section of the settings."""
+
+    name: str
+
+    def to_yaml(self) -> str:
+        return f"name: {self.name}\n"
 
 
 def made_up(seed: int, noise: float = 0.1, p: float = 0.01, n_points: int = 8):
@@ -36,7 +49,7 @@ def made_up(seed: int, noise: float = 0.1, p: float = 0.01, n_points: int = 8):
         asked = {"performance": (own, "performance")}
         asked |= {f"parts shared, {of}": (own[own["family"] == of], "shared") for of in (BEFORE, FROZEN, FREE)}
         rows += [
-            (name, question, *spearman_interval(of["distance"].to_numpy(), of[column].to_numpy(), n_resamples=200))
+            (name, question, rho := spearmanr(of["distance"], of[column]).statistic, rho - 0.1, rho + 0.1, len(of))
             for question, (of, column) in asked.items()
         ]
     scores = pd.DataFrame(rows, columns=["measure", "question", "rho", "low", "high", "n"])
@@ -53,7 +66,8 @@ def made_up(seed: int, noise: float = 0.1, p: float = 0.01, n_points: int = 8):
     tests = pd.DataFrame({"measure": ["DSA", "CKA"], "r_squared": 0.8, "p": p, "n_permutations": 999, "exact": False})
     return SimpleNamespace(
         seed=seed,
-        ours="the same",
+        ours=Ours("the same"),
+        concerns=Counter({f"warned of in seed {seed}": 2}),
         how=SimpleNamespace(
             shown=("DSA", "CKA"),
             claims=SimpleNamespace(**CLAIMS),
@@ -100,14 +114,14 @@ def test_several_studies_have_intervals_over_seeds(studies):
 
 
 def test_groups_differ_only_if_they_do_in_every_seed():
-    at = [made_up(0, p=0.001), made_up(1, p=0.001), made_up(2, p=0.4)]
+    at = [made_up(seed, p=p, n_points=0) for seed, p in enumerate((0.001, 0.001, 0.4))]
     key = "DSA: groups differ, PERMANOVA, largest p of all seeds"
     assert verdicts(at[:2]).set_index("what").loc[key, "verdict"] == "met"
     assert verdicts(at).set_index("what").loc[key, "verdict"] == "not met"
 
 
 def test_p_near_its_limit_is_undecided_with_few_permutations():
-    near = verdicts([made_up(0, p=0.045)]).set_index("what")
+    near = verdicts([made_up(0, p=0.045, n_points=0)]).set_index("what")
     assert near.loc["DSA: groups differ, PERMANOVA, p", "verdict"] == "undecided"
 
 
@@ -115,15 +129,11 @@ def test_rho_of_pairs_is_that_of_all_pairs_of_points(studies):
     pairs = studies[0].jacobian_pairs
     shown = verdicts(studies[:1]).set_index("what")["seen"]
     (own,) = (value for what, value in shown.items() if "Jacobians" in what)
-    assert float(own.split()[0]) == pytest.approx(
-        spearmanr(pairs["operators"], pairs["jacobians"]).statistic, abs=5e-4
-    )
+    assert float(own.split()[0]) == pytest.approx(spearmanr(pairs["operators"], pairs["jacobians"]).statistic, abs=5e-4)
 
 
 def test_studies_without_fixed_points_say_nothing_about_them():
-    none = made_up(0)
-    none.jacobian_pairs = none.jacobian_pairs.iloc[:0]
-    assert not any("fixed points" in what for what in verdicts([none])["what"])
+    assert not any("fixed points" in what for what in verdicts([made_up(0, n_points=0)])["what"])
 
 
 def test_pooled_scores_show_each_seed_and_the_interval_over_seeds(studies):
@@ -144,6 +154,14 @@ def test_over_seeds_takes_the_interval_of_a_single_study():
     assert over_seeds([0, 2], lambda study: mean_interval([study, study])) == mean_interval([0.0, 2.0])
 
 
+def test_report_of_several_seeds_shows_verdicts_scores_and_warnings(studies, tmp_path):
+    page = write_pooled_report(studies, tmp_path / "pooled", "the command").read_text()
+    for shown in ("Seeds 0, 1, 2; intervals are over seeds", "seed 2", "(seed 1)", "name: the same", "the command"):
+        assert shown in page
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "pooled" / "verdicts.csv").fillna(""), verdicts(studies))
+    assert list(pd.read_csv(tmp_path / "pooled" / "scores.csv"))[:2] == ["measure", "question"]
+
+
 @pytest.mark.parametrize("judge", [verdicts, pooled_scores])
 def test_studies_that_cannot_be_pooled_are_refused(judge, studies):
     with pytest.raises(ValueError, match="studies: is empty; give one study or more"):
@@ -151,6 +169,6 @@ def test_studies_that_cannot_be_pooled_are_refused(judge, studies):
     with pytest.raises(ValueError, match=r"studies: have seeds \[0, 0\]; each must have a seed of its own"):
         judge([studies[0], made_up(0)])
     other = made_up(1)
-    other.ours = "another"
+    other.ours = Ours("another")
     with pytest.raises(ValueError, match="studies: differ in the section 'groups' of their settings"):
         judge([studies[0], other])

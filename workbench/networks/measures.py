@@ -71,10 +71,9 @@ class Recorder:
 
     def _on_own_trials(self, measure: Measure, stage: Hashable, ensemble: LeakyRNN) -> list[Pieces]:
         """Pieces on different trials for each network. They depend on the seed and the network's name only."""
-        return [
-            self._pieces(measure, ensemble.subset([k]), np.random.SeedSequence([self.seed, 1, k, *str(stage).encode()]))[0]
-            for k in range(ensemble.n_networks)
-        ]
+        name = [*str(stage).encode()]
+        seeds = [np.random.SeedSequence([self.seed, 1, k, *name]) for k in range(ensemble.n_networks)]
+        return [self._pieces(measure, ensemble.subset([k]), own)[0] for k, own in enumerate(seeds)]
 
     def _pieces(self, measure: Measure, ensemble: LeakyRNN, seeds: np.random.SeedSequence) -> list[Pieces]:
         """Pieces of each network of an ensemble, over all batches of trials."""
@@ -193,7 +192,7 @@ def distances_between(
 def distances_to_group(
     measure: Measure, systems: Systems, group: Systems, *, seed: int, device: str | None
 ) -> np.ndarray:
-    """Mean distance of each system to the networks of a group, (k,). A network of the group is not compared with itself."""
+    """Mean distance of each system to the networks of a group, (k,); a network is not compared with itself."""
     named = ({str(label): pieces for label, pieces in side.items()} for side in (systems, group))
     distances = distances_between(measure, *named, seed=seed, device=device).distances
     itself = np.array([[one == other for other in group] for one in systems])

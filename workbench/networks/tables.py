@@ -88,9 +88,7 @@ def within_runs(study: "GroupStudy") -> "pd.DataFrame":
             own = {str(step): pieces for (step, k), pieces in systems.items() if k == network}
             with study.concerns.listening():
                 distances = pd.DataFrame(study.distances(measure, own).distances, list(stages), list(stages))
-            long = distances.rename_axis("step").melt(
-                var_name="other_step", value_name="distance", ignore_index=False
-            )
+            long = distances.rename_axis("step").melt(var_name="other_step", value_name="distance", ignore_index=False)
             runs.append(long.reset_index().assign(measure=name, network=network))
     return pd.concat(runs, ignore_index=True)
 

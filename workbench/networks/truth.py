@@ -83,8 +83,8 @@ def _fixed_points(network: LeakyRNN, rule: str, how: JacobianTruth) -> tuple[Fix
     starts = states[:, np.linspace(0, states.shape[1] - 1, how.n_starts).astype(int)]
     points = find_fixed_points(network, inputs, starts, max_steps=how.max_steps)
     points = points.subset(points.fixed & points.separable(how.rank))
-    slowest = [k for n in range(network.n_networks) for k in (points.network == n).nonzero()[: how.n_points, 0].tolist()]
-    return points.subset(torch.tensor(slowest, dtype=torch.long)), inputs
+    of_networks = [(points.network == n).nonzero()[:, 0] for n in range(network.n_networks)]
+    return points.subset(torch.cat([own[: how.n_points] for own in of_networks])), inputs
 
 
 def jacobian_tables(found: Sequence[NearPoint], seed: int) -> tuple["pd.DataFrame", "pd.DataFrame"]:
