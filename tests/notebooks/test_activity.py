@@ -65,7 +65,8 @@ SMALL = {
 def test_activity_notebook_states_its_claims_in_numbers_and_saves_its_figures(run_small, tmp_path):
     said = printed(run_small("Activity_and_Representation", SMALL))
     assert "all steps after 20 steps" in said
-    verdicts = [line for line in said.splitlines() if line.endswith(("met", "MET", "undecided")) and " what" not in line]
+    judged = ("met", "MET", "undecided")
+    verdicts = [line for line in said.splitlines() if line.endswith(judged) and " what" not in line]
     about_networks = [line for line in verdicts if "DSA" in line or "CKA" in line]
     assert len(about_networks) == 8
     assert not any("NOT MET" in line for line in about_networks)  # one of met, not met, undecided
