@@ -90,8 +90,17 @@ def write_results(results: "xr.Dataset", path: Path, *about: object) -> None:
 
 
 def fingerprint(*about: object) -> str:
-    """Digest (SHA-256) of some objects, by their text, and of the code of `dsa_analysis`."""
-    digest = hashlib.sha256("\n".join(map(str, about)).encode())
+    """Digest (SHA-256) of some objects, by their text, and of the code of `dsa_analysis`.
+
+    Raises
+    ------
+    ValueError
+        An object whose text holds its address in memory, which differs between runs.
+    """
+    text = "\n".join(map(str, about))
+    if address := re.search(r"<.* at 0x\w+>", text):
+        raise ValueError(f"{address[0]} has another text in every run: results that depend on it cannot be found again")
+    digest = hashlib.sha256(text.encode())
     for path in sorted((PROJECT / "dsa_analysis").rglob("*")):
         if path.suffix in (".py", ".cpp"):
             digest.update(path.read_bytes())

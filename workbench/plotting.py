@@ -28,9 +28,11 @@ def plot_between(distances: pd.DataFrame, families: Mapping[str, str], axes: Axe
     return axes
 
 
-def plot_map(places: np.ndarray, stress: float, groups: list[str], families: Mapping[str, str], axes: Axes) -> Axes:
+def plot_map(
+    places: np.ndarray, stress: float, groups: list[str], families: Mapping[str, str], axes: Axes, unit: str = "rad"
+) -> Axes:
     """Map of all networks from ``Similarity.to_plane``, coloured by family, with each group's name at its centre."""
-    plotting.plot_map(places, stress, [families[group] for group in groups], axes, family_colours())
+    plotting.plot_map(places, stress, [families[group] for group in groups], axes, family_colours(), unit)
     for name in dict.fromkeys(groups):
         axes.annotate(name, places[[group == name for group in groups]].mean(0), fontsize=6, ha="center")
     return axes

@@ -18,7 +18,7 @@ import nbformat.v4 as v4
 import pytest
 from PIL import Image
 
-from workbench.notebooks import find_notebooks, run_notebooks, save_figure
+from workbench.notebooks import find_notebooks, fingerprint, run_notebooks, save_figure
 from workbench.settings import ConfigError, load_settings
 
 pytestmark = pytest.mark.xdist_group("notebooks")  # one worker, so that `session` runs once
@@ -264,6 +264,12 @@ def test_figure_is_saved_for_slides_and_for_print(settings):
     assert (folder / "line.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "line.pdf").read_bytes().startswith(b"%PDF")
     assert {path.name for path in folder.iterdir()} == {"line.png", "line.pdf"}
+
+
+def test_a_digest_tells_settings_apart_and_refuses_what_changes_from_run_to_run():
+    assert fingerprint("a", 1) == fingerprint("a", 1) != fingerprint("a", 2)
+    with pytest.raises(ValueError, match=r"object at 0x.* has another text in every run"):
+        fingerprint({"key": object()})
 
 
 def test_importing_the_figure_helper_loads_no_notebook_machinery():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dsa_analysis import Similarity, compare, fit_driven_operator, noise_floor
-from dsa_analysis.baselines import BASELINES
+from dsa_analysis.metrics import is_matched
 from multitask import Activity, LeakyRNN, record_activity
 from workbench.settings import GroupComparison, Measure
 
@@ -139,10 +139,11 @@ def _system(trials: list[Tensor], inputs: list[Tensor], measure: Measure) -> Any
     """Trials as they are, or the operator fitted to them with inputs."""
     if not measure.inputs:
         return trials
+    embedding = measure.dsa.embedding()
     return fit_driven_operator(  # a state already contains the input of its own time step: the next one drives it on
         [states[:-1] for states in trials],
         [drive[1:] for drive in inputs],
-        **{key: measure.options[key] for key in ("n_delays", "rank", "delay_interval", "ridge", "center")},
+        **{key: getattr(embedding, key) for key in ("n_delays", "rank", "delay_interval", "ridge", "center")},
     )
 
 
@@ -154,8 +155,7 @@ def distances_between(
     systems: Mapping[str, Pieces],
     others: Mapping[str, Pieces] | None = None,
     *,
-    seed: int,
-    device: str | None,
+    device: str | None = None,
 ) -> Similarity:
     """Distances by one measure, averaged over pieces.
 
@@ -164,9 +164,7 @@ def distances_between(
     measure : Measure
     systems, others : mappings of name -> pieces
         With ``others``, distances of all systems to all others; without, of the systems among themselves.
-    seed : int >= 0
-        Seed of the alignments.
-    device : str, or None
+    device : str, optional
 
     Returns
     -------
@@ -177,9 +175,7 @@ def distances_between(
     each = [
         compare(
             *({name: pieces[piece] for name, pieces in side.items()} for side in sides),
-            metric=measure.metric,
-            **measure.options,
-            seed=seed,
+            how=measure.dsa,
             device=device,
             progress=False,
         )
@@ -189,12 +185,10 @@ def distances_between(
     return replace(each[0], distances=distances, lower_bounds=bounds)
 
 
-def distances_to_group(
-    measure: Measure, systems: Systems, group: Systems, *, seed: int, device: str | None
-) -> np.ndarray:
+def distances_to_group(measure: Measure, systems: Systems, group: Systems, *, device: str | None = None) -> np.ndarray:
     """Mean distance of each system to the networks of a group, (k,); a network is not compared with itself."""
     named = ({str(label): pieces for label, pieces in side.items()} for side in (systems, group))
-    distances = distances_between(measure, *named, seed=seed, device=device).distances
+    distances = distances_between(measure, *named, device=device).distances
     itself = np.array([[one == other for other in group] for one in systems])
     return np.ma.masked_array(distances, itself).mean(1).data
 
@@ -204,20 +198,18 @@ def has_floor(measure: Measure) -> bool:
 
     Not if the metric needs matched trials, nor if operators are fitted with inputs.
     """
-    return measure.metric not in BASELINES and not measure.inputs
+    return not is_matched(measure.dsa.metric) and not measure.inputs
 
 
-def floors(measure: Measure, systems: Systems, *, n_splits: int, seed: int, device: str | None) -> "pd.DataFrame":
+def floors(measure: Measure, systems: Systems, *, n_splits: int, device: str | None = None) -> "pd.DataFrame":
     """Distance between halves of each network's own trials, averaged over pieces: ``group``, ``network``, ``floor``."""
     import pandas as pd
 
     each = [
         noise_floor(
             {f"{group} {k}": own[piece] for (group, k), own in systems.items()},
-            **measure.options,
-            metric=measure.metric,
+            how=measure.dsa,
             n_splits=n_splits,
-            seed=seed,
             device=device,
             progress=False,
         )

@@ -107,7 +107,7 @@ def _against(study: GroupStudy) -> str:
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         own = study.to_reference[study.to_reference["measure"] == name]
         floor = study.floors(name)["floor"].median() if study.has_floor(name) else None
-        plotting.plot_against(own, "performance", axes, floor).set_title(name)
+        plotting.plot_against(own, "performance", axes, floor, study.unit(name)).set_title(name)
     axes.legend(fontsize="x-small", frameon=False)
     return picture(figure, "Networks (dots) and groups (circles: mean, bars: nearest to farthest network).")
 
@@ -117,8 +117,8 @@ def _between(study: GroupStudy) -> str:
     figure = Figure((5.5 * len(names), 9), layout="constrained")
     for (above, below), name in zip(figure.subplots(2, len(names), squeeze=False).T, names, strict=True):
         similarity = study.among(name)
-        plotting.plot_between(between_groups(similarity), families, above).set_title(name)
-        plotting.plot_map(*similarity.to_plane(), groups_of(similarity), families, below)
+        plotting.plot_between(between_groups(similarity), families, above, similarity.unit).set_title(name)
+        plotting.plot_map(*similarity.to_plane(), groups_of(similarity), families, below, similarity.unit)
     return picture(figure, "Mean distances between groups, and a map of all networks (multidimensional scaling).")
 
 
@@ -128,6 +128,6 @@ def _learning(study: GroupStudy) -> str:
     for column, panels in zip(columns, figure.subplots(2, len(names), squeeze=False), strict=True):
         for axes, name in zip(panels, names, strict=True):
             own = study.over_learning[study.over_learning["measure"] == name]
-            plotting.plot_over_learning(own, column, axes).set_title(name)
+            plotting.plot_over_learning(own, column, axes, study.unit(name)).set_title(name)
     axes.legend(fontsize="x-small", frameon=False)
     return picture(figure, "Distance to the reference at equal fractions of training, and at equal performance.")

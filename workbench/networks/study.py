@@ -1,11 +1,13 @@
 """A study of groups of trained networks with one seed: everything that is computed about them, stored on disk."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from dsa_analysis import Similarity
 from multitask import LeakyRNN, TrainedGroups, train_groups
@@ -37,6 +39,8 @@ class GroupStudy:
     ----------
     ours, how
         The sections ``groups`` and ``groups.comparison`` of the settings.
+    measures : dict of name -> Measure
+        Those of the settings, with the seed and the sampling interval of the networks (ms).
     concerns : Concerns
         Warnings raised so far, and how often.
     recorder : Recorder
@@ -47,6 +51,10 @@ class GroupStudy:
         self.settings, self.progress = settings, progress
         self.seed = settings.seed if seed is None else seed
         self.ours, self.how = settings.groups, settings.groups.comparison
+        self.measures = {  # with the seed and the sampling interval (ms), which the settings leave to this study
+            name: replace(measure, dsa=measure.dsa.override(seed=self.seed, dt=self.ours.network.dt))
+            for name, measure in self.how.measures.items()
+        }
         self.concerns = Concerns()
         self.recorder = Recorder(self.ours.master, self.how, self.ours.training.sigma_x, self.seed)
         self._shelf = Shelf(settings.results / "groups", self.seed, self._depends_on, self.concerns)
@@ -98,7 +106,11 @@ class GroupStudy:
     @property
     def shown(self) -> dict[str, Measure]:
         """The measures of the figures; the first is that of the method."""
-        return {name: self.how.measures[name] for name in self.how.shown}
+        return {name: self.measures[name] for name in self.how.shown}
+
+    def unit(self, name: str) -> str:
+        """Unit of the distances of a measure."""
+        return str(self.measures[name].dsa.metric.unit)
 
     # ---- distances ----
 
@@ -110,22 +122,22 @@ class GroupStudy:
 
     def distances(self, measure: Measure, systems: Mapping[str, Pieces]) -> Similarity:
         """Distances of systems among themselves by one measure, averaged over pieces."""
-        return measures.distances_between(measure, systems, seed=self.seed, device=self.settings.device)
+        return measures.distances_between(measure, systems, device=self.settings.device)
 
     def distances_to_reference(self, measure: Measure, systems: Systems) -> np.ndarray:
         """Mean distance of each system to the networks of the reference, (k,)."""
         reference = self.systems(measure, {self.reference: self.trained.network(self.reference)})
-        return measures.distances_to_group(measure, systems, reference, seed=self.seed, device=self.settings.device)
+        return measures.distances_to_group(measure, systems, reference, device=self.settings.device)
 
     def has_floor(self, name: str) -> bool:
         """Whether two halves of a network's own trials can be compared by a measure."""
-        return measures.has_floor(self.how.measures[name])
+        return measures.has_floor(self.measures[name])
 
     # ---- tables ----
 
     def among(self, name: str) -> Similarity:
         """Distances between all networks by one measure. Labels are "group k"."""
-        return self._shelf.similarity(f"among_{name}", lambda: self._among(self.how.measures[name]))
+        return self._shelf.similarity(f"among_{name}", lambda: self._among(self.measures[name]))
 
     def _among(self, measure: Measure) -> Similarity:
         with self.concerns.listening():
@@ -134,17 +146,12 @@ class GroupStudy:
 
     def floors(self, name: str) -> "pd.DataFrame":
         """Distance between halves of each network's own trials: ``group``, ``network``, ``floor``."""
-        return self._shelf.table(f"floors_{name}", lambda: self._floors(self.how.measures[name]))
+        return self._shelf.table(f"floors_{name}", lambda: self._floors(self.measures[name]))
 
     def _floors(self, measure: Measure) -> "pd.DataFrame":
         with self.concerns.listening():
-            return measures.floors(
-                measure,
-                self.systems(measure),
-                n_splits=self.how.n_splits,
-                seed=self.seed,
-                device=self.settings.device,
-            )
+            systems = self.systems(measure)
+            return measures.floors(measure, systems, n_splits=self.how.n_splits, device=self.settings.device)
 
     @cached_property
     def to_reference(self) -> "pd.DataFrame":
@@ -228,8 +235,8 @@ class GroupStudy:
 
     def _depends_on(self) -> tuple[Any, ...]:
         """What all tables depend on: the settings except for the claims, the networks, and the code that computes."""
-        ours = {key: value for key, value in vars(self.ours).items() if key not in ("comparison", "n_seeds")}
-        how = {key: value for key, value in vars(self.how).items() if key != "claims"}
+        ours = yaml.safe_load(self.ours.to_yaml())
+        del ours["n_seeds"], ours["comparison"]["claims"]
         runs = sorted({run.folder.name for run in self.trained.runs.values()})
         code = [Path(module.__file__).read_text("utf-8") for module in (families, measures, tables, truth)]
-        return ours, how, self.seed, self.settings.device, runs, code
+        return ours, self.seed, self.settings.device, runs, code

@@ -31,10 +31,10 @@ def to_reference(study: "GroupStudy") -> "pd.DataFrame":
     )
 
     def of_measure(name: str) -> "pd.DataFrame":
-        measure = study.how.measures[name]
+        measure = study.measures[name]
         return known.assign(measure=name, distance=study.distances_to_reference(measure, study.systems(measure)))
 
-    return pd.concat(study.in_parallel(of_measure, study.how.measures, "measures"), ignore_index=True)
+    return pd.concat(study.in_parallel(of_measure, study.measures, "measures"), ignore_index=True)
 
 
 def scores(study: "GroupStudy", table: "pd.DataFrame") -> "pd.DataFrame":
@@ -53,7 +53,7 @@ def scores(study: "GroupStudy", table: "pd.DataFrame") -> "pd.DataFrame":
                 rows.append((name, question, *spearman_interval(distance, known, seed=study.seed)))
         return pd.DataFrame(rows, columns=["measure", "question", "rho", "low", "high", "n"])
 
-    return pd.concat(study.in_parallel(of_measure, study.how.measures, "scores"), ignore_index=True)
+    return pd.concat(study.in_parallel(of_measure, study.measures, "scores"), ignore_index=True)
 
 
 def over_learning(study: "GroupStudy") -> "pd.DataFrame":
