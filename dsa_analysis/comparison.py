@@ -168,7 +168,7 @@ class Comparison:
         for each in fields(self):
             value = getattr(self, each.name)
             given = value is not each.default and not (isinstance(value, (str, int, float)) and value == each.default)
-            if given and not _has_effect(each.name, as_metric(self.metric)):
+            if given and not has_effect(each.name, as_metric(self.metric)):
                 yield each.name
 
     def override(self, **choices: Any) -> "Comparison":
@@ -197,7 +197,7 @@ class Comparison:
                     kept[replaced] = None
         if "metric" in choices:
             metric = as_metric(choices["metric"])
-            kept |= {each.name: each.default for each in fields(self) if not _has_effect(each.name, metric)}
+            kept |= {each.name: each.default for each in fields(self) if not has_effect(each.name, metric)}
         return Comparison(**kept | choices)
 
     def embedding(self, name: str | None = None) -> EmbeddingParameters:
@@ -284,10 +284,11 @@ class Comparison:
         if kept["metric"] not in METRICS and described is not None:
             kept["metric"] = Stored(name=kept["metric"], **described)
         metric = as_metric(kept["metric"])
-        return cls(**{name: value for name, value in kept.items() if _has_effect(name, metric)})
+        return cls(**{name: value for name, value in kept.items() if has_effect(name, metric)})
 
 
-def _has_effect(name: str, metric: Any) -> bool:
+def has_effect(name: str, metric: Any) -> bool:
+    """Whether a field of `Comparison` has an effect with a metric."""
     group = _group(name)
     if group == "embedding":
         return bool(metric.needs != "trials")

@@ -11,7 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsa_analysis import Comparison, DataError, EmbeddingChoice, choose_embedding, compare, fit_operator, singular_spectrum
+from dsa_analysis import (
+    Comparison,
+    DataError,
+    EmbeddingChoice,
+    choose_embedding,
+    compare,
+    fit_operator,
+    singular_spectrum,
+)
 from dsa_analysis.choose import _doubts
 from dsa_analysis.plotting import plot_cells
 from dsa_analysis.systems import linear
