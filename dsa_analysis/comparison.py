@@ -112,7 +112,11 @@ class Comparison:
                 _check_time(f"dt of system {system!r}", value)
         elif self.dt is not None:
             _check_time("dt", self.dt)
-        if isinstance(self.ridge, (bool, str)) or not 0 <= self.ridge < math.inf:
+        if (
+            isinstance(self.ridge, bool)
+            or not isinstance(self.ridge, (int, float, np.number))
+            or not 0 <= self.ridge < math.inf
+        ):
             raise DataError(f"ridge = {self.ridge!r} is not a number of at least 0")
         for name in ("center", "remove_trace"):
             if not isinstance(getattr(self, name), bool):
@@ -128,11 +132,6 @@ class Comparison:
                     f"{one} = {getattr(self, one)!r} and {other} = {getattr(self, other)!r} say the same thing twice; "
                     f"give one of them"
                 )
-        timed = [name for name in ("horizon", "window") if getattr(self, name) not in (None, AUTO)]
-        if timed and self.dt is None:
-            raise DataError(
-                f"{timed[0]} = {getattr(self, timed[0])!r} is a time, so dt (the sampling interval) is needed"
-            )
         for name in self._without_effect():
             raise DataError(
                 f"{name} = {getattr(self, name)!r} has no effect with metric = {metric.name!r}, which "
@@ -150,7 +149,7 @@ class Comparison:
         for each in fields(self):
             value = getattr(self, each.name)
             given = value is not each.default and not (isinstance(value, (str, int, float)) and value == each.default)
-            if given and not _has_effect(each.name, as_metric(self.metric)):
+            if given and not has_effect(each.name, as_metric(self.metric)):
                 yield each.name
 
     def override(self, **choices: Any) -> "Comparison":
@@ -179,7 +178,7 @@ class Comparison:
                     kept[replaced] = None
         if "metric" in choices:
             metric = as_metric(choices["metric"])
-            kept |= {each.name: each.default for each in fields(self) if not _has_effect(each.name, metric)}
+            kept |= {each.name: each.default for each in fields(self) if not has_effect(each.name, metric)}
         return Comparison(**kept | choices)
 
     def embedding(self, name: str | None = None) -> EmbeddingParameters:
@@ -228,7 +227,10 @@ class Comparison:
 
     def _samples(self, what: str, time: Any, spacing: int, name: str | None) -> int:
         """A time as a whole number of sampling intervals (times ``spacing``) of a system."""
-        unit = self.interval(name) * spacing  # type: ignore[operator]
+        interval = self.interval(name)
+        if interval is None:
+            raise DataError(f"{what} = {time!r} is a time, so dt (the sampling interval) is needed")
+        unit = interval * spacing
         of = f" of system {name!r}" * bool(name)
         count, sample = round(time / unit), "sample" if spacing == 1 else "delay interval"
         if count < 1:
@@ -266,10 +268,11 @@ class Comparison:
         if kept["metric"] not in METRICS and described is not None:
             kept["metric"] = Stored(name=kept["metric"], **described)
         metric = as_metric(kept["metric"])
-        return cls(**{name: value for name, value in kept.items() if _has_effect(name, metric)})
+        return cls(**{name: value for name, value in kept.items() if has_effect(name, metric)})
 
 
-def _has_effect(name: str, metric: Any) -> bool:
+def has_effect(name: str, metric: Any) -> bool:
+    """Whether a field has an effect with a metric."""
     group = _group(name)
     if group == "embedding":
         return bool(metric.needs != "trials")
