@@ -95,6 +95,9 @@ class Comparison:
     def __post_init__(self) -> None:
         metric = as_metric(self.metric)
         object.__setattr__(self, "metric", metric)
+        for each in fields(self):  # numbers of numpy become Python's, which files and seeds take
+            if isinstance(value := getattr(self, each.name), np.generic):
+                object.__setattr__(self, each.name, value.item())
         for name, least in (
             ("n_delays", 1), ("rank", 1), ("delay_interval", 1), ("steps_ahead", 1), ("n_starts", 1), ("n_sweeps", 0),
             ("seed", 0),
@@ -132,10 +135,25 @@ class Comparison:
                     f"{one} = {getattr(self, one)!r} and {other} = {getattr(self, other)!r} say the same thing twice; "
                     f"give one of them"
                 )
+        if isinstance(self.dt, Mapping) and len(set(self.dt.values())) > 1 and metric.needs != "trials":
+            self._refuse_unequal_times()
         for name in self._without_effect():
             raise DataError(
                 f"{name} = {getattr(self, name)!r} has no effect with metric = {metric.name!r}, which "
                 f"{self._why(name)}; leave it out"
+            )
+
+    def _refuse_unequal_times(self) -> None:
+        """Counts of samples are other times in systems of another rate."""
+        slow, fast = max(self.dt.values()), min(self.dt.values())  # type: ignore[union-attr]
+        if self.horizon is None and (self.n_delays, self.window) != (None, None):
+            raise DataError(
+                f"dt is {fast:g} to {slow:g}, so steps_ahead = {self.steps_ahead or 1} is another time in each system; "
+                f"give horizon"
+            )
+        if self.n_delays not in (None, 1, AUTO):
+            raise DataError(
+                f"dt is {fast:g} to {slow:g}, so n_delays = {self.n_delays} is another time in each system; give window"
             )
 
     def _why(self, name: str) -> str:
@@ -272,7 +290,7 @@ class Comparison:
 
 
 def has_effect(name: str, metric: Any) -> bool:
-    """Whether a field has an effect with a metric."""
+    """Whether a field of `Comparison` has an effect with a metric."""
     group = _group(name)
     if group == "embedding":
         return bool(metric.needs != "trials")

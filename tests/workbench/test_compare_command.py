@@ -77,7 +77,7 @@ def test_files_become_a_report_a_table_and_a_result(folder, capsys):
 
     text = text_of(out / "report.html")
     for said in (
-        "4 systems, 6 pairs, compared by DSA.", "Noise floor, the distance between halves", "AUROC", "PERMANOVA",
+        "4 systems, 6 pairs, compared by DSA.", "The noise floor, the distance between halves", "AUROC", "PERMANOVA",
         "2 delays 1 samples apart, rank 3, estimator least_squares", "reading: sampling_rate = 100.0", "n_starts = ",
         "fast_1: 6 trials x 40 samples x 2 channels, 100 Hz", "python -m workbench compare fast_1.npy fast_2.npy",
         "time_constant", "What sets ",
