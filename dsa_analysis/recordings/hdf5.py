@@ -7,6 +7,7 @@ files, and a type that is no standard one is converted. `trouble` finds these be
 from __future__ import annotations
 
 import math
+import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ FILTERS = {
     32015: "zstd",
     32026: "blosc2",
 }
+HEAP = b"GCOL\x01\0\0\0"  # signature and version of a global heap
+LARGEST_SCAN = 4 * 2**30  # bytes of a file through which the search for heaps takes seconds
 MOST_LINKS = 16  # one behind the other
 
 
@@ -151,3 +154,33 @@ def is_hdf5(path: Path) -> bool:
     import h5py
 
     return bool(h5py.is_hdf5(path))
+
+
+def open_checked(path: Path) -> h5py.File:
+    """Open a file for reading, after a look at the damage that would make HDF5 search without end."""
+    import h5py
+
+    if 0 < path.stat().st_size <= LARGEST_SCAN:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _check_heaps(content)
+    return h5py.File(path)
+
+
+def _check_heaps(content: mmap.mmap) -> None:
+    """Walk through the heaps that hold texts, as HDF5 does: it never ends at an object of length 0."""
+    start = content.find(HEAP)
+    while start >= 0:
+        end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+        if not start + 16 <= end <= len(content):
+            raise ValueError("a heap of texts is longer than the file")
+        position = start + 16
+        while position + 16 <= end:
+            index, size = (
+                content[position : position + 2],
+                int.from_bytes(content[position + 8 : position + 16], "little"),
+            )
+            is_free = index == b"\0\0"  # the length of free space includes its header
+            if size < 16 * is_free or position + size > end:
+                raise ValueError("a heap of texts holds an object of impossible length")
+            position += size if is_free else 16 + size + -size % 8
+        start = content.find(HEAP, start + 8)

@@ -60,9 +60,9 @@ def rates(
 def select(table: pd.DataFrame, condition: str | None, what: str, where: str) -> np.ndarray:
     """Which rows of the table a condition holds for, bool (n_rows,).
 
-    `pandas.DataFrame.query` takes any value for labels of rows, such as the 0 and 1 of a column of integers, and numbers
-    beside "and" and "or" bit by bit or as true. Here each part of a condition is true or false in each row, or it is
-    refused.
+    `pandas.DataFrame.query` takes any value for labels of rows, such as the 0 and 1 of a column of integers, and
+    numbers beside "and" and "or" bit by bit or as true. Here each part of a condition is true or false in each row, or
+    it is refused.
     """
     if condition is None:
         return np.ones(len(table), bool)
