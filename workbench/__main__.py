@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from multitask import Run, TrainedGroups
     from workbench.settings import Settings
 
-OPTIONS = {"window": "--delay-window"}  # --window is that of trials, for .nwb
+CHOICE = "choice_"  # what the names of these options begin with in the namespace; --window is one of the files
+OPTIONS = {"window": "--delay-window"}
 DEFAULTS = {"n_delays": "auto", "rank": "auto"}  # of the command line, where the metric needs operators
 
 
@@ -140,7 +141,7 @@ def compare_groups(arguments: argparse.Namespace, command: str) -> int:
     seeds = range(settings.seed, settings.seed + settings.groups.n_seeds)
     folder, studies = Path(arguments.output or settings.results / "groups"), []
     try:
-        for seed in [arguments.seed] if "seed" in arguments else seeds:
+        for seed in [arguments.choice_seed] if "choice_seed" in arguments else seeds:
             study = GroupStudy(settings, seed).complete()
             studies.append(study)
             report = write_report(study, verdicts(study), folder / f"seed_{seed}", command)
@@ -225,7 +226,8 @@ def add_choices(group: "argparse._ArgumentGroup") -> None:
         default = DEFAULTS.get(each.name, each.default)
         told = "" if default is None else f" (default: {default})"
         text = f"{each.metadata['help']}; {each.metadata['values']}{told}".replace("%", "%%").replace("`", "")
-        group.add_argument(option, dest=each.name, default=argparse.SUPPRESS, help=text, **kinds[each.metadata["kind"]])
+        how = kinds[each.metadata["kind"]]
+        group.add_argument(option, dest=CHOICE + each.name, default=argparse.SUPPRESS, help=text, **how)
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:

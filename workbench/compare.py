@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from tqdm import tqdm
 import dsa_analysis as dsa
 from dsa_analysis import Comparison, DataError, plotting
 from dsa_analysis.comparison import AUTO
+from dsa_analysis.data import check_choice
 from dsa_analysis.metrics import as_metric, is_matched, title
 from workbench.page import PAGE, bullets, picture, tabular
 from workbench.settings import ConfigError, replacing
@@ -92,7 +93,9 @@ def compare_files(arguments: argparse.Namespace, command: str) -> Path:
 
 
 def _find(arguments: argparse.Namespace) -> Findings:
-    choices = {each.name: getattr(arguments, each.name) for each in fields(Comparison) if each.name in arguments}
+    choices = {
+        name.removeprefix("choice_"): value for name, value in vars(arguments).items() if name.startswith("choice_")
+    }
     _check(arguments, choices)
     metric = as_metric(choices.get("metric", "angular"))
     if arguments.operators:
@@ -113,8 +116,7 @@ def _find(arguments: argparse.Namespace) -> Findings:
     if single and arguments.intervals:
         raise ConfigError(f"--intervals: draws trials again, but {', '.join(single)} have a single one")
     for name in arguments.explain or ():
-        if name not in systems:
-            raise ConfigError(f"--explain: no system is called {name!r}; there are {', '.join(map(repr, systems))}")
+        check_choice("--explain", name, systems)
 
     choice = None
     if AUTO in (how.n_delays, how.rank, how.horizon):
@@ -337,7 +339,8 @@ def _matrix(findings: Findings) -> str:
     plotting.plot_distances(similarity, axes, groups, below=below, floor=floor)
     if findings.groups:
         plotting.group_legend(axes, plotting.group_colors(groups or []), loc="lower left", bbox_to_anchor=(0, -0.2))
-    return picture(figure, "Systems in the order of their tree. Dots: pairs below their noise floor.")
+    dots = " Dots: pairs below their noise floor." if floor is not None else ""
+    return picture(figure, f"Systems in the order of their tree.{dots}")
 
 
 def _map(findings: Findings) -> str:
