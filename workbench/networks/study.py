@@ -1,9 +1,9 @@
 """A study of groups of trained networks with one seed: everything that is computed about them, stored on disk."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -238,5 +238,5 @@ class GroupStudy:
         ours = yaml.safe_load(self.ours.to_yaml())
         del ours["n_seeds"], ours["comparison"]["claims"]
         runs = sorted({run.folder.name for run in self.trained.runs.values()})
-        code = [Path(module.__file__).read_text("utf-8") for module in (families, measures, tables, truth)]
+        code = [inspect.getsource(module) for module in (families, measures, tables, truth)]
         return ours, self.seed, self.settings.device, runs, code
