@@ -236,7 +236,7 @@ class GroupStudy:
     def _depends_on(self) -> tuple[Any, ...]:
         """What all tables depend on: the settings except for the claims, the networks, and the code that computes."""
         ours = yaml.safe_load(self.ours.to_yaml())
-        del ours["n_seeds"], ours["comparison"]["claims"]
+        del ours["seeds"], ours["comparison"]["claims"]
         runs = sorted({run.folder.name for run in self.trained.runs.values()})
         code = [inspect.getsource(module) for module in (families, measures, tables, truth)]
         return ours, self.seed, self.settings.device, runs, code

@@ -29,9 +29,8 @@ Studies = Sequence[GroupStudy]
 
 
 def studies_of(settings: "Settings", progress: bool = True) -> list[GroupStudy]:
-    """One complete study for each of the ``groups.n_seeds`` seeds from ``seed`` on. What is stored is read."""
-    seeds = range(settings.seed, settings.seed + settings.groups.n_seeds)
-    return [GroupStudy(settings, seed, progress).complete() for seed in seeds]
+    """One complete study for each of ``groups.seeds``. What is stored is read."""
+    return [GroupStudy(settings, seed, progress).complete() for seed in settings.groups.seeds]
 
 
 def verdicts(studies: GroupStudy | Studies) -> "pd.DataFrame":
