@@ -70,19 +70,41 @@ def _spike_times(file: h5py.File) -> list[np.ndarray]:
 
 
 def _table(file: h5py.File, path: str) -> pd.DataFrame:
-    """The columns that hold one number or text a row; rows are counted from 0."""
-    import h5py
+    """The columns that hold one number or text a row; rows are counted from 0.
+
+    ``attrs["left_out"]`` says which others there are, and why they were left out.
+    """
     import pandas as pd
 
     group, n_rows = hdf5.find(file, path), _n_rows(file, path)
     columns: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for name in group:
-        column = hdf5.find(file, f"{path}/{name}")
-        ragged = {f"{name}_index", name.removesuffix("_index")} - {name} & set(group)
-        if not isinstance(column, h5py.Dataset) or column.shape != (n_rows,) or ragged:
+        if {f"{name}_index", name.removesuffix("_index")} - {name} & set(group):
+            left_out[name] = "several values a row"
             continue
-        text = h5py.check_string_dtype(column.dtype) is not None
-        if text or column.dtype.kind in "fiub" or h5py.check_enum_dtype(column.dtype):
-            column = _dataset(file, f"{path}/{name}")
-            columns[name] = column.asstr()[()] if text else hdf5.values(column)  # type: ignore[union-attr]
-    return pd.DataFrame(columns, index=range(n_rows))
+        try:
+            column = _column(file, f"{path}/{name}", n_rows)
+        except DataError as problem:  # it hinders those alone who use this column
+            column = str(problem)
+        if isinstance(column, str):
+            left_out[name] = column
+        else:
+            columns[name] = column
+    table = pd.DataFrame(columns, index=range(n_rows))
+    table.attrs["left_out"] = left_out
+    return table
+
+
+def _column(file: h5py.File, path: str, n_rows: int) -> Any:
+    """The values of a column, or in words why there is not one number or text a row."""
+    import h5py
+
+    column = _dataset(file, path)
+    if column is None or column.shape != (n_rows,):
+        return "not one value a row"
+    if h5py.check_string_dtype(column.dtype) is not None:
+        return column.asstr()[()]
+    if column.dtype.kind in "fiub" or h5py.check_enum_dtype(column.dtype):
+        return hdf5.values(column)
+    return "neither numbers nor text"

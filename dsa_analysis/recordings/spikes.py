@@ -76,10 +76,15 @@ def select(table: pd.DataFrame, condition: str | None, what: str, where: str) ->
         raise
     except Exception as problem:  # pandas raises whatever the words in the condition lead it to
         said = " ".join(str(problem).split())
-        raise DataError(f"{asked} cannot be answered ({said}); columns are {', '.join(map(str, table))}") from None
+        raise DataError(f"{asked} cannot be answered ({said}); {_columns(table)}") from None
     if not rows.any():
         raise DataError(f"{asked} leaves none of {len(table)}")
     return rows
+
+
+def _columns(table: pd.DataFrame) -> str:
+    left_out = "; ".join(f"{name}: {why}" for name, why in table.attrs.get("left_out", {}).items())
+    return f"columns are {', '.join(map(str, table))}" + f" (not usable: {left_out})" * bool(left_out)
 
 
 def _parsed(condition: str, table: pd.DataFrame) -> tuple[ast.expr, pd.DataFrame]:
@@ -110,7 +115,7 @@ def _holds(node: ast.expr, table: pd.DataFrame, asked: str) -> np.ndarray:
         example = f"{part} == 1" if part in table else "correct == 1"
         raise DataError(
             f"{asked}: {part!r} is no condition, since it gives {came} and not true or false for each row; say what "
-            f"must hold, such as {example!r}; columns are {', '.join(map(str, table))}"
+            f"must hold, such as {example!r}; {_columns(table)}"
         )
     return value.to_numpy(dtype=bool)
 
@@ -127,8 +132,8 @@ def _limits(
     missing = [name for name in ("start_time", "stop_time") if name not in numeric]
     if missing:
         raise DataError(
-            f"{where}: the table of trials has no times {' and '.join(missing)}, but {', '.join(map(str, table))}; say "
-            f"align_to, one of its columns of times, and window"
+            f"{where}: the table of trials has no times {' and '.join(missing)}; {_columns(table)}; say align_to, one "
+            f"of its columns of times, and window"
         )
     return table["start_time"].to_numpy(float), table["stop_time"].to_numpy(float)
 

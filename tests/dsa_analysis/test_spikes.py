@@ -135,7 +135,7 @@ def test_windows_need_no_times_of_trials(missing, tmp_path):
     path = write_nwb(tmp_path / "a.nwb", REGULAR, columns)
     found = load_recording(path, sampling_rate=100, align_to="go", window=(0, 0.5))
     assert [trial.shape for trial in found.trials] == [(50, 2)] * 3
-    with pytest.raises(DataError, match=f"no times {' and '.join(missing)}, but .*; say align_to"):
+    with pytest.raises(DataError, match=f"no times {' and '.join(missing)}; columns are .*; say align_to"):
         load_recording(path, sampling_rate=100)
 
 
@@ -174,6 +174,22 @@ def test_tables_that_say_less_than_is_needed_are_refused(spoil, message, tmp_pat
         spoil(file)
     with pytest.raises(DataError, match=message):
         load_recording(path, sampling_rate=100)
+
+
+def test_columns_that_cannot_be_used_hinder_no_others(tmp_path):
+    path = write_nwb(tmp_path / "a.nwb", REGULAR, TIMES)
+    with h5py.File(path, "r+") as file:
+        file["intervals/trials/elsewhere"] = h5py.ExternalLink("other.h5", "/x")
+        file["intervals/trials/pairs"] = np.zeros((3, 2))
+        file["intervals/trials/tags"], file["intervals/trials/tags_index"] = np.arange(5), [1, 3, 5]
+    assert len(load_recording(path, sampling_rate=100, trials="start_time > 2").trials) == 2
+    for name, why in {
+        "elsewhere": "is a link to another file",
+        "pairs": "not one value a row",
+        "tags": "several",
+    }.items():
+        with pytest.raises(DataError, match=rf"columns are id, start_time, stop_time \(not usable: .*{name}: .*{why}"):
+            load_recording(path, sampling_rate=100, trials=f"{name} == 1")
 
 
 def test_links_within_the_file_are_followed(tmp_path):
