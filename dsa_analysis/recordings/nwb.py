@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 def read_nwb(path: Path) -> SpikeTrains:
     """The spike times of each unit in s, and the tables of units and trials."""
-
     with hdf5.open_checked(path) as file:
         version = hdf5.attribute(file, "nwb_version") or "none"
         if not version.startswith("2"):
