@@ -28,7 +28,10 @@ def read_nwb(path: Path) -> SpikeTrains:
             )
         if not _n_rows(file, "intervals/trials"):
             raise DataError(f"{path} has no trials (the table intervals/trials is missing or empty)")
-        return SpikeTrains(_spike_times(file), _table(file, "units"), _table(file, "intervals/trials"))
+        times = _split_by_unit(file, "spike_times", 1)
+        assert times is not None  # looked for above
+        tables = _table(file, "units"), _table(file, "intervals/trials")
+        return SpikeTrains(times, *tables, _split_by_unit(file, "obs_intervals", 2))
 
 
 def _dataset(file: h5py.File, path: str) -> h5py.Dataset | None:
@@ -53,19 +56,22 @@ def _n_rows(file: h5py.File, table: str) -> int:
     return int(rows.shape[0])
 
 
-def _spike_times(file: h5py.File) -> list[np.ndarray]:
-    index, times = _dataset(file, "units/spike_times_index"), _dataset(file, "units/spike_times")
+def _split_by_unit(file: h5py.File, name: str, ndim: int) -> list[np.ndarray] | None:
+    """A column of several numbers (or rows of them) a unit, one array a unit; None where there is none."""
+    index, column = _dataset(file, f"units/{name}_index"), _dataset(file, f"units/{name}")
+    if column is None:
+        return None
     if index is None:
-        raise DataError(f"{file.filename} has no units/spike_times_index, which says where the spikes of a unit end")
-    ends, spikes = hdf5.values(index), hdf5.values(times)
-    sound = ends.dtype.kind in "iu" and ends.shape == (_n_rows(file, "units"),) and spikes.ndim == 1
+        raise DataError(f"{file.filename} has no units/{name}_index, which says where the {name} of a unit end")
+    ends, numbers = hdf5.values(index), hdf5.values(column)
+    sound = ends.dtype.kind in "iu" and ends.shape == (_n_rows(file, "units"),) and numbers.ndim == ndim
     ends = ends.astype(np.int64) if sound else ends  # differences of unsigned numbers never fall
-    if not sound or spikes.dtype.kind not in "fiu" or (np.diff(ends, prepend=0) < 0).any() or ends[-1] != len(spikes):
+    if not sound or numbers.dtype.kind not in "fiu" or (np.diff(ends, prepend=0) < 0).any() or ends[-1] != len(numbers):
         raise DataError(
-            f"{file.filename}: units/spike_times_index does not divide the {spikes.size} spike times among the units; "
-            f"it must rise to their number, one entry a unit"
+            f"{file.filename}: units/{name}_index does not divide the {len(numbers)} {name} among the units; it must "
+            f"rise to their number, one entry a unit"
         )
-    return np.split(spikes.astype(float), ends[:-1])
+    return np.split(numbers.astype(float), ends[:-1])
 
 
 def _table(file: h5py.File, path: str) -> pd.DataFrame:
