@@ -1,16 +1,18 @@
 """README.md and the pages under docs/: their Python code runs, shown output is right, links and commands exist.
 
-A block that opens with ```python is run. Blocks of one page share their variables and run in a temporary folder. A
-```text block right after one is its output. Blocks that open with ```bash hold commands, whose options are checked but
-which are not run.
+A block that opens with ```python is run. Blocks of one page share their variables and run in a temporary folder that
+has a copy of config.yaml. A ```text block right after one is its output. Blocks that open with ```bash hold commands:
+their options are checked, but they are not run.
 """
 
 import contextlib
 import io
 import re
 import shlex
+import shutil
 import warnings
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -48,7 +50,7 @@ def outputs_of(text: str) -> dict[int, str]:
     """The output shown after a Python block, by the line of that block."""
     blocks, lines = blocks_of(text), text.splitlines()
     shown = {}
-    for code, output in zip(blocks, blocks[1:], strict=False):
+    for code, output in pairwise(blocks):
         between = lines[code.line + code.code.count("\n") : output.line - 2]
         if code.language == "python" and output.language == "text" and not any(map(str.strip, between)):
             shown[code.line] = output.code
@@ -87,6 +89,7 @@ def test_python_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     shown, names = outputs_of(text), {"__name__": page.stem}
     monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "config.yaml", tmp_path)
     for block in blocks_of(text):
         if block.language != "python":
             continue
