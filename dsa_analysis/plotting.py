@@ -183,6 +183,17 @@ def plot_scores(
     return axes
 
 
+def plot_intervals(values: pd.DataFrame, axes: Axes, **settings: Any) -> Axes:
+    """Mean of each column of ``values`` against the column's name, a number, with Student's 95 % interval over rows.
+
+    One row for each repetition, such as a seed. ``settings`` go to ``Axes.errorbar``.
+    """
+    means, low, high, _ = zip(*(mean_interval(values[column]) for column in values), strict=True)
+    reach = np.subtract(means, low), np.subtract(high, means)
+    axes.errorbar(values.columns, means, reach, **{"marker": ".", "linewidth": 1.2, "capsize": 2, **settings})
+    return axes
+
+
 def group_legend(axes: Axes | Figure, colors: Mapping[str, Any], **settings: Any) -> Axes | Figure:
     """A legend of coloured patches, one a group, on axes or a whole figure."""
     axes.legend(handles=[Patch(color=color, label=name) for name, color in colors.items()], frameon=False, **settings)

@@ -30,13 +30,13 @@ def report(config) -> list[str]:
 def test_values_arrive_with_their_types(config):
     config.set("lorenz.n_trials", "7")
     config.set("lorenz.dsa.ridge", "1e-3")  # YAML 1.1, and so PyYAML, reads text here
-    config.set("lorenz.regimes.fixed_point.dt", "1")
+    config.set("lorenz.inside_chaos.dt", "1")
     settings = load_settings(config.path)
     assert settings.lorenz.n_trials == 7
     assert settings.lorenz.dsa.ridge == 0.001
-    first = next(iter(settings.lorenz.regimes.values()))
-    assert (first.dt, type(first.dt)) == (1.0, float)
-    assert all(type(value) is float for triple in first.parameters for value in triple)
+    inside = settings.lorenz.inside_chaos
+    assert (inside.dt, type(inside.dt)) == (1.0, float)
+    assert all(type(value) is float for triple in inside.parameters for value in triple)
 
 
 @pytest.mark.parametrize("text", ["2", "0.5", "5e-1", ".5", "2.", "1E3", "+1.5", "1e+2"])
@@ -233,6 +233,7 @@ def test_window_longer_than_a_trial_is_refused_before_anything_runs(config):
     config.set("lorenz.dsa.rank", "3")
     config.set("lorenz.dsa.delay_interval", "3")
     config.set("lorenz.noise.dsa.delay_interval", "1")
+    config.set("lorenz.horizons", "{values: [0.01], dsa: {window: 0.1, delay_interval: 1}}")
     config.set("lorenz.dsa.steps_ahead", "2")
     config.set("lorenz.dsa.n_delays", "14")  # 13 * 3 + 1 + 2 = 42 samples fit into 43
     load_settings(config.path)
@@ -264,6 +265,7 @@ def test_combinations_come_in_the_same_report_as_mistakes_elsewhere(config):
         "seed",
         "lorenz.dsa.n_delays",
         "lorenz.dsa.rank",
+        "lorenz.horizons",
         "lorenz.noise.estimators.published, farther ahead.n_delays",
         "lorenz.noise.estimators.published.n_delays",
     ]
