@@ -86,6 +86,7 @@ def plot_map(
     axes.set(xlabel=f"MDS 1 ({unit})", ylabel=f"MDS 2 ({unit})", title=f"stress {stress:.2f}")
     axes.margins(0.1)
     axes.set_aspect("equal", adjustable="datalim")
+    axes.locator_params(nbins=5)
     return axes
 
 
