@@ -169,7 +169,8 @@ def _read(path: Path) -> list[Tensor] | None:
 
 def _key(metric: Metric, block: _Block, options: dict[str, Any], what: str) -> str:
     """Everything that decides about the result of a block, in a name."""
-    identity = [solver_key(metric), what, *sorted((name, repr(value)) for name, value in options.items())]
+    solver = solver_key(metric, block.first.device)
+    identity = [solver, what, *sorted((name, repr(value)) for name, value in options.items())]
     digest = hashlib.sha256(json.dumps(identity).encode())
     parts = [block.systems] if isinstance(block.systems, Tensor) else [x for trials in block.systems for x in trials]
     for values in (*parts, block.first, block.second):
