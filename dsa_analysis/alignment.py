@@ -28,7 +28,6 @@ from dsa_analysis.climb import (
     ordered_conjugate,
     ordered_norm,
     ordered_product,
-    orthogonalise,
 )
 from dsa_analysis.data import DataError, as_device, check_choice, check_count
 from dsa_analysis.multistart import CONVERGED, WAVE, Waves, prepare, search, solve
@@ -303,9 +302,7 @@ def sweep_through_others(
         best = inner(A[:, None], conjugate(C, B[:, None])).topk(min(3, C.shape[1]), 1)[1]
         C = C.gather(1, best[..., None, None].expand(-1, -1, n, n))
         C, _, _ = climb_all(A, B, C, 1, torch.float32, n_steps=24, n_inner=8, tolerance=1e-4)
-        C, _, slope = climb_all(
-            A, B, orthogonalise(C[:, 0].to(A))[:, None], 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9
-        )
+        C, _, slope = climb_all(A, B, C, 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9)
         transform = ordered_product(ordered_product(prepared.planes[a], C[:, 0]), prepared.planes[b].mT)
         distance = _angle(prepared.whole[a], ordered_conjugate(transform, prepared.whole[b]))
         results.append((distance, transform, slope[:, 0] < CONVERGED))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsa_analysis.climb import ordered_product, split
+from dsa_analysis.climb import one_by_one, ordered_product, split
 
 CERTIFIED = 1e-6  # rad between distance and lower bound: the alignment is optimal
 TIGHT_AT_MOST = 50  # size n of operators: the tight bound factorises matrices (n^2, n^2)
@@ -26,9 +26,8 @@ def spectral_bound(core: Tensor, first: Tensor, second: Tensor, n_weights: int =
     k, exponents = n_weights, torch.arange(-2 * n_weights, 2 * n_weights + 1, device=first.device)
     w = ratio ** exponents.to(core)
     S, K = split(core)
-    spectra = torch.linalg.eigvalsh(
-        torch.complex(S[:, None].expand(-1, 2 * k + 1, -1, -1), w[k:-k, None, None] * K[:, None])
-    )
+    weighted = torch.complex(S[:, None].expand(-1, 2 * k + 1, -1, -1), w[k:-k, None, None] * K[:, None])
+    spectra = one_by_one(torch.linalg.eigvalsh, weighted)
     g = ordered_product(spectra[first], spectra[second].mT).flip(-1)  # uv is constant on diagonals
     g = torch.stack([g.diagonal(d, 1, 2).amin(-1) for d in range(2 * k, -2 * k - 1, -1)], 1)
     w_low, low, w_high, high = w[: 2 * k + 1, None], g[:, : 2 * k + 1, None], w[2 * k + 1 :], g[:, None, 2 * k + 1 :]

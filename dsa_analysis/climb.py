@@ -35,6 +35,8 @@ def climb_all(
     if native.available(C.device):
         ends = native.climb(A, B, pair, C, **limits)
     else:
+        if dtype == torch.float64:  # they come from climbs in single precision
+            C = orthogonalise(C)
         batch = max(1, batch_numbers(C.device) // n**2)
         parts = [climb(A[p], B[p], c, **limits) for p, c in zip(pair.split(batch), C.split(batch), strict=True)]
         ends = tuple(torch.cat(part) for part in zip(*parts, strict=True))
@@ -239,3 +241,16 @@ def ordered_sum(x: Tensor) -> Tensor:
 def ordered_norm(X: Tensor) -> Tensor:
     """Frobenius norm (P,) of (P, n, n), summed in a fixed order."""
     return ordered_sum(ordered_sum(X * X)).sqrt()
+
+
+def one_by_one(decompose: Callable[[Tensor], Any], X: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """``decompose`` of each of the leading axis, on a CPU by calls of their own.
+
+    The last bits of LAPACK's results depend on where a matrix lies in memory; that of a call of its own is aligned.
+    """
+    if X.device.type != "cpu" or not len(X):
+        return decompose(X)
+    parts = [decompose(x.clone()) for x in X]
+    if isinstance(parts[0], Tensor):
+        return torch.stack(parts)
+    return tuple(torch.stack(part) for part in zip(*parts, strict=True))

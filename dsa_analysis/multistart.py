@@ -18,11 +18,11 @@ from dsa_analysis import native
 from dsa_analysis.certificate import CERTIFIED
 from dsa_analysis.climb import (
     climb_all,
+    one_by_one,
     ordered_conjugate,
     ordered_norm,
     ordered_product,
     ordered_sum,
-    orthogonalise,
     split,
 )
 from dsa_analysis.data import DataError
@@ -94,7 +94,7 @@ def prepare(operators: Tensor, remove_trace: bool, names: Sequence[str]) -> Prep
         planes=planes,
         share=size / total,
         trace=torch.zeros_like(mean) if remove_trace else mean * n**0.5 / total,
-        axes=torch.linalg.eigh(split(core)[0])[1],
+        axes=one_by_one(torch.linalg.eigh, split(core)[0])[1],
     )
 
 
@@ -174,7 +174,6 @@ def _solve(prepared: Prepared, i: Tensor, j: Tensor, bound: Tensor, waves: Waves
         left, tops, heights = (x[~done] for x in (left, tops, heights))
         if not len(left):
             break
-    best = orthogonalise(best.flatten(0, 1)).view(best.shape)
     C, _, slope = climb_all(A, B, best, 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9)
     return C[:, 0], agreement, slope[:, 0]
 
@@ -187,7 +186,7 @@ def _certain(
     certain = bound - height < AGREE  # single precision cannot tell more
     near = certain.nonzero()[:, 0]
     if len(near):
-        C = orthogonalise(tops[near, highest[near]])[:, None]
+        C = tops[near, highest[near]][:, None]
         _, f, _ = climb_all(A[near], B[near], C, 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9)
         found, least = (prepared.angle(i[near], j[near], cosine) for cosine in (f[:, 0], bound[near]))
         certain[near] = found - least < CERTIFIED
@@ -203,7 +202,7 @@ def _built_start(A: Tensor, B: Tensor, axes_A: Tensor, axes_B: Tensor) -> Tensor
     """
     W = split(ordered_conjugate(axes_A.mT, A) * ordered_conjugate(axes_B.mT, B))[0]
     W = W - torch.diag_embed(W.diagonal(dim1=-2, dim2=-1))
-    signs = torch.where(torch.linalg.eigh(W)[1][..., -1] < 0, -1.0, 1.0).to(W)
+    signs = torch.where(one_by_one(torch.linalg.eigh, W)[1][..., -1] < 0, -1.0, 1.0).to(W)
     for i in 2 * list(range(W.shape[-1])):
         signs[:, i] = torch.where((W[:, i] * signs).sum(-1) < 0, -1.0, 1.0)
     return ordered_product(axes_A * signs[:, None], axes_B.mT)
@@ -226,10 +225,12 @@ def _rotation_planes(K: Tensor) -> Tensor:
     Columns are (x_1 .. x_h, y_1 .. y_h), for odd n followed by the axis that K does not move.
     """
     n, h = K.shape[-1], K.shape[-1] // 2
-    U = torch.linalg.eigh(torch.complex(torch.zeros_like(K), K))[1].flip(-1)
+    U = one_by_one(torch.linalg.eigh, torch.complex(torch.zeros_like(K), K))[1].flip(-1)
     columns = [U[..., :h].real, -U[..., :h].imag]
     if n % 2:  # real up to a phase
         kernel = U[..., h : h + 1]
         columns.append((kernel * (kernel**2).sum(-2, keepdim=True).conj().sqrt()).real)
-    Q, R = torch.linalg.qr(torch.cat(columns, -1))  # planes with w near 0 are arbitrary and may come out skewed
+    Q, R = one_by_one(
+        torch.linalg.qr, torch.cat(columns, -1)
+    )  # planes with w near 0 are arbitrary and may come out skewed
     return Q * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Q)[..., None, :]

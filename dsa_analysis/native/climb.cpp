@@ -301,6 +301,7 @@ class Climbs final : public Job {
     }
     if (any(fresh)) {
       split(A, SA, KA);
+      orthogonalise(fresh);
       multiply(X, C, Y, n);
       multiply<true>(U, X, C, n);
       for (int k = 0; k < nn; k++) M[k] = fresh ? U[k] : M[k];
@@ -308,6 +309,17 @@ class Climbs final : public Job {
       radius = fresh ? all(std::sqrt(T(n)) / 2) : radius;
     }
     return busy;
+  }
+
+  // C <- (3 - C C^T) C / 2, Newton-Schulz: C comes orthogonal up to single precision, and leaves so in full precision
+  void orthogonalise(Mask fresh) {
+    for (int i = 0; i < (sizeof(T) > 4 ? 2 : 1); i++) {
+      multiply<true>(X, C, C, n);
+      for (int k = 0; k < nn; k++) X[k] *= T(-.5);
+      for (int k = 0; k < n; k++) X[k * n + k] += T(1.5);
+      multiply(U, X, C, n);
+      for (int k = 0; k < nn; k++) C[k] = fresh ? U[k] : C[k];
+    }
   }
 
   // Write down the climbs that have ended; whether there were any
