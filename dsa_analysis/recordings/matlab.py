@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 NUMBERS = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 INTERNAL = ("__header__", "__version__", "__globals__", "__function_workspace__")  # of scipy
 HEADER = 128  # bytes of version 5, before the first element
-MATRIX, COMPRESSED = 14, 15  # types of elements
+INT32, UINT32, MATRIX, COMPRESSED = 5, 6, 14, 15  # types of elements
+NAMES = (1, 2, 16)  # types of texts of one byte a character
 SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}  # bytes a value, by type
-CELL, STRUCT, OBJECT, CHAR, SPARSE, OPAQUE = 1, 2, 3, 4, 5, 17  # classes; numbers are 6 to 15
+CELL, STRUCT, OBJECT, CHAR, OPAQUE = 1, 2, 3, 4, 17  # classes; numbers are 6 to 15
 DEEPEST = 50  # cells in cells
+SLACK = 1024  # texts and structs without fields may be larger than their bytes by so much
 
 
 def read_mat(path: Path) -> Variables:
@@ -136,12 +138,13 @@ def _check_matrix(matrix: memoryview, order: str, depth: int = 0) -> bytes:
     if not len(matrix):  # an empty cell
         return b""
     parts = _elements(matrix, order)
-    flags = struct.unpack(f"{order}II", _next(parts, 6))[0]
+    flags = struct.unpack(f"{order}II", _next(parts, UINT32))[0]
     kind = flags & 0xFF
     if kind == OPAQUE:
-        return bytes(_next(parts, 1))
-    dims = struct.unpack(f"{order}{len(shape := _next(parts, 5)) // 4}i", shape)
-    name, count = bytes(_next(parts, 1)), math.prod(dims)
+        return bytes(_next(parts, *NAMES))
+    shape = _next(parts, INT32, UINT32)
+    dims = struct.unpack(f"{order}{len(shape) // 4}i", shape)
+    name, count = bytes(_next(parts, *NAMES)), math.prod(dims)
     if len(dims) < 2 or min(dims) < 0 or depth > DEEPEST:
         raise ValueError(f"a variable has sizes {dims}, or too many cells within cells")
     if 6 <= kind <= 15:
@@ -151,34 +154,30 @@ def _check_matrix(matrix: memoryview, order: str, depth: int = 0) -> bytes:
                 raise ValueError(
                     f"a variable of {' x '.join(map(str, dims))} holds {len(values)} bytes of type {stored}"
                 )
+        if next(parts, None) is not None:
+            raise ValueError("a variable holds more than its values")
     elif kind in (CELL, STRUCT, OBJECT):
         if kind == OBJECT:
-            _next(parts, 1)  # the name of its class
+            _next(parts, *NAMES)  # of its class
         n_fields = 1
         if kind != CELL:
-            length = struct.unpack(f"{order}i", _next(parts, 5))[0]
-            fields = _next(parts, 1)
+            length = struct.unpack(f"{order}i", _next(parts, INT32, UINT32))[0]
+            fields = _next(parts, *NAMES)
             n_fields = len(fields) // length if length > 0 else 0
         rest = list(parts)
         if len(rest) != count * n_fields or any(part != MATRIX for part, _ in rest):
             raise ValueError(f"a variable of {count} cells or structs holds {len(rest)}")
         for _, part in rest:
             _check_matrix(part, order, depth + 1)
-        return name
-    elif kind == CHAR:
-        if count > len(next(parts, (0, memoryview(b"")))[1]):
-            raise ValueError(f"a text of {count} characters is longer than the file says")
-    elif kind == SPARSE:
-        return name
-    if next(parts, None) is not None and kind != CHAR:
-        raise ValueError("a variable holds more than its values")
+    if kind in (STRUCT, OBJECT, CHAR) and count > SLACK + len(matrix):  # scipy allocates what the sizes say
+        raise ValueError(f"a variable of {count} texts or structs holds {len(matrix)} bytes")
     return name
 
 
-def _next(parts: Iterator[tuple[int, memoryview]], expected: int) -> memoryview:
+def _next(parts: Iterator[tuple[int, memoryview]], *expected: int) -> memoryview:
     kind, content = next(parts, (0, memoryview(b"")))
-    if kind != expected:
-        raise ValueError(f"an element of type {kind} stands where type {expected} is expected")
+    if kind not in expected:
+        raise ValueError(f"an element of type {kind} stands where type {expected[0]} is expected")
     return content
 
 
@@ -186,7 +185,6 @@ def _next(parts: Iterator[tuple[int, memoryview]], expected: int) -> memoryview:
 
 
 def _read_hdf5(path: Path) -> Variables:
-
     with hdf5.open_checked(path) as file:
         return {
             name: hdf5.link_trouble(file, name) or _from_hdf5(file, file[name])
