@@ -130,6 +130,13 @@ def align(
         at n = 20. "tight": by a semidefinite program in addition, often within 1%. It takes milliseconds a pair at
         n = 10, a tenth of a second at n = 20 and about 2 s at n = 30; n is at most 50. "auto": "tight" for the pairs
         with n <= 12 whose fast bound is more than 5% below the distance.
+    device : str or torch.device, optional
+        Where the alignments are computed; by default where ``a`` is. "auto" takes CUDA if there is a device.
+
+    Returns
+    -------
+    Alignment
+        Distances in rad. For two single operators its fields have no axis of pairs.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The candidates of `choose_embedding`: which cells there are, and what each shows of every system.
+"""The candidates of `choose_embedding`, called cells, and the operators of all systems for each.
 
-A cell is a number of delays, a rank and a horizon. The operators of all cells of one horizon follow from one pass over
-the trials of a system (see `covariances`).
+A cell is a number of delays, a rank and a horizon. The operators of all cells with the same horizon are computed from
+one pass over the trials of a system (see `covariances`).
 """
 
 import math
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DELAYS = (1, 2, 3, 5, 8, 12, 20)
-COARSE_DELAYS = (1, 3, 8, 20)  # where horizons are chosen too, which multiplies the cells
+COARSE_DELAYS = (1, 3, 8, 20)  # if horizons are chosen too, which multiplies the number of cells
 N_HORIZONS = 9
 LARGEST_RANK = 20
-MOST_ENTRIES = 4000  # of a window: the lag covariances grow as its square
-MOST_SYSTEMS = 12  # whose halves are aligned; more make the choice slower, not better
+MOST_ENTRIES = 4000  # of a window: memory grows with its square
+MOST_SYSTEMS = 12  # whose halves are aligned; with more the choice is slower, not better
 MOST_TRIALS = 10  # held-out trials that are predicted
 LEAST_GAP = 1.2
-DECORRELATED = math.exp(-1)  # mean eigenvalue of operators below which a horizon is one of the system's own time
+DECORRELATED = math.exp(-1)  # largest mean eigenvalue of the operators at an admissible horizon
 
 
 class Cell(NamedTuple):
-    """One candidate; delays and horizon are counted in samples of the system that is sampled most slowly."""
+    """One candidate; delays and horizon are counted in samples of the system with the largest sampling interval."""
 
     n_delays: int
     rank: int
@@ -45,14 +45,14 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """The candidates, and how a cell becomes the embedding of each system."""
+    """All candidates, and the embedding of each system for a cell."""
 
     how: Comparison
     trials: dict[str, list[Tensor]]
     delays: list[int]
     ranks: list[int]
     horizons: list[int]
-    by_data: bool = False  # whether horizons are those of "auto"
+    by_data: bool = False  # whether the horizons are those of "auto"
 
     @classmethod
     def of(cls, how: Comparison, trials: dict[str, list[Tensor]], candidates: dict[str, Any]) -> "Grid":
@@ -67,17 +67,17 @@ class Grid:
 
     @property
     def slowest(self) -> float | None:
-        """The largest sampling interval; None if intervals are not known."""
+        """The largest sampling interval; None if ``dt`` was not given."""
         return None if self.how.dt is None else max(self.how.interval(name) or 0.0 for name in self.trials)
 
     @property
     def lengths(self) -> list[int]:
-        """Samples of all trials, as if all systems were sampled as slowly as the slowest."""
+        """Lengths of all trials in units of the largest sampling interval."""
         ratio = {name: 1.0 if self.slowest is None else self.how.interval(name) / self.slowest for name in self.trials}  # type: ignore[operator]
         return [int(len(trial) * ratio[name]) for name, parts in self.trials.items() for trial in parts]
 
     def _delays(self, n_delays: Any, default: Sequence[int]) -> list[int]:
-        """Those that were asked for, or of the default ones those whose windows fit and tell noise from signal."""
+        """The requested candidates, or the default ones whose windows fit (and give the noise variance if needed)."""
         if self.how.window is not None:
             return [round(self.how.window / (self.slowest * self.how.delay_interval))]  # type: ignore[operator]
         asked = _candidates("n_delays", n_delays, default)
@@ -99,7 +99,7 @@ class Grid:
         return fitting
 
     def _horizons(self, steps_ahead: Any, horizon: Any) -> tuple[list[int], bool]:
-        """Candidates in samples of the slowest system, and whether the data gave them."""
+        """Candidates in units of the largest sampling interval, and whether they depend on the data."""
         if horizon is None:
             return _candidates("steps_ahead", 1 if steps_ahead is None else steps_ahead, ()), False
         if isinstance(horizon, str) and horizon == AUTO:
@@ -117,12 +117,12 @@ class Grid:
         cells = [Cell(m, r, s) for m in self.delays for r in self.ranks for s in self.horizons if r <= m * n_channels]
         if not cells:
             raise DataError(
-                f"no rank fits: a window holds at most {max(self.delays) * n_channels} entries; offer smaller ones"
+                f"no rank fits: a window holds at most {max(self.delays) * n_channels} entries; give smaller ranks"
             )
         return cells
 
     def comparison(self, cell: Cell) -> Comparison:
-        """The comparison at a cell: in times where intervals are known to differ or times were given."""
+        """The comparison for a cell, in times if sampling intervals differ or if times were given."""
         found: dict[str, Any] = {"rank": cell.rank}
         timed = self.slowest is not None and (self.how.horizon is not None or len(self.horizons) > 1)
         unequal = isinstance(self.how.dt, Mapping) and len(set(self.how.dt.values())) > 1
@@ -147,16 +147,16 @@ class Grid:
         return pd.MultiIndex.from_tuples(rows, names=[*names, last])
 
     def time(self, steps: int) -> float:
-        """A horizon as the table says it."""
+        """A horizon in the unit of the table."""
         return steps if self.slowest is None else steps * self.slowest
 
     def applications(self, horizon: int) -> int:
-        """Applications of the operator for the prediction error: about the longest window ahead."""
+        """Applications of the operator for the prediction error: about one longest window ahead."""
         return max(1, math.ceil(max(self.delays) * self.how.delay_interval / horizon))
 
 
 class Measured:
-    """Operators of all systems, and of the halves of some, at every cell, from one pass over the trials each."""
+    """Operators of all systems, and of the halves of some, for every cell, from one pass over the trials each."""
 
     def __init__(self, grid: Grid, progress: bool) -> None:
         self.grid, names = grid, list(grid.trials)
@@ -170,7 +170,7 @@ class Measured:
                 self.halves[name] = [SystemCells(grid, name, parts[start::2]) for start in (0, 1)]
 
     def look(self, cell: Cell) -> dict[str, Any]:
-        """What a cell shows without alignment."""
+        """The columns of the table that need no alignment, for one cell."""
         found = [of.found(cell) for of in self.whole.values()]
         everyone = [*self.whole.values(), *(half for halves in self.halves.values() for half in halves)]
         gap = float(np.exp(np.mean(np.log([d.gap(cell.rank) for d in found]))))
@@ -204,7 +204,7 @@ class Measured:
 
 
 class SystemCells:
-    """The directions of some trials of a system under every window and horizon."""
+    """The directions of some trials of a system for every window and horizon."""
 
     def __init__(self, grid: Grid, name: str, trials: list[Tensor]) -> None:
         self.grid, self.name, self.trials = grid, name, trials
@@ -230,7 +230,7 @@ class SystemCells:
         return solve(self.found(cell), self.embedding(cell), self._variance(cell))
 
     def memory(self, cell: Cell) -> float:
-        """Mean eigenvalue of the operator: the autocorrelation left after the horizon, over whitened directions."""
+        """Mean eigenvalue of the operator: the mean autocorrelation of whitened directions over the horizon."""
         return float(self.operator(cell).matrix.diagonal().mean())
 
     def reaches(self, cell: Cell) -> bool:
@@ -241,7 +241,7 @@ class SystemCells:
         return largest_rank(found, self.embedding(cell), self._variance(cell)) == cell.rank
 
     def above_noise(self, cell: Cell) -> bool:
-        """Whether direction ``rank`` varies more than the largest direction of white noise would; yes if unknown."""
+        """Whether direction ``rank`` varies more than the largest direction of white noise; True if it is unknown."""
         found = self.found(cell)
         if cell.rank > found.rank:
             return False
@@ -250,7 +250,7 @@ class SystemCells:
         return not noise * edge >= 1
 
     def prediction_error(self, cell: Cell, held_out: "SystemCells") -> float:
-        """`Operator.prediction_error` on some trials of another half; NaN if none is long enough."""
+        """`Operator.prediction_error` on some trials of the other half; NaN if none is long enough."""
         operator, times = self.operator(cell), self.grid.applications(cell.horizon)
         p = operator.parameters
         usable = [x for x in held_out.trials if len(x) >= p.window + times * p.steps_ahead][:MOST_TRIALS]

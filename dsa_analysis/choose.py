@@ -1,22 +1,23 @@
-"""Which n_delays and rank to compare at: where systems differ, and recordings of the same system do not.
+"""Chooses n_delays, rank and horizon such that different systems differ and recordings of the same system do not.
 
-The best embedding for predicting is not the best one for comparing: surplus directions predict a little, but turn with
-the noise, and the distance with them. A *cell* (n_delays, rank) is admissible if
+The best embedding for predictions is not the best one for comparisons: superfluous directions improve predictions a
+little, but they change with the noise, and so does the distance. A *cell* (n_delays, rank) is admissible if
 
-    the data resolve it in every system, with ten transitions for each dimension,
-    its last direction stands above white noise in every system: of the variance along direction k, noise holds less
-        than 1 / (1 + sqrt(n_entries / n_windows))^2, its share at the edge of Marchenko and Pastur's law (1967),
-    the cut falls into a gap: geometric mean over systems of S_rank / S_(rank + 1) at least 1.2,
-    if horizons are to be chosen: the systems have moved on over the horizon, so that the mean eigenvalue of their
-        operators, an autocorrelation, is at most 1 / e. Over less time all operators are near the identity, and what
-        tells systems apart is how they were recorded,
-    rank is at least 3, or all entries of a window where these are fewer: smaller ones hold too little.
+    the data resolve it in every system, with ten transitions for each dimension;
+    its last direction is above white noise in every system: noise is less than a fraction
+        1 / (1 + sqrt(n_entries / n_windows))^2 of the variance along this direction, which is the edge of the law of
+        Marchenko and Pastur (1967);
+    the cut is at a gap: the geometric mean over systems of S_rank / S_(rank + 1) is at least 1.2;
+    if horizons are chosen: the states of the systems change over the horizon, so that the mean eigenvalue of their
+        operators, an autocorrelation, is at most 1 / e. Over shorter times all operators are near the identity, and
+        systems differ mainly by how they were recorded;
+    rank is at least 3, or the number of entries of a window if that is smaller: smaller ranks contain too little.
 
-Among these, identifiability decides: each system's even trials are compared with the odd trials of all, and the cell is
-taken in which a system is nearest to itself most often (area under the ROC curve). Names of groups play no part, so
-tests of groups stay valid. Among equals, and with few systems or trials, the largest gap decides: at a clear cut new
-recordings give the same directions. (By how much systems are farther from others than from themselves does not tell:
-that ratio is largest in short windows, where few systems of a set lie close together and are confused.)
+The cell with the best identifiability is chosen: the even trials of each system are compared with the odd trials of
+all, and in this cell a system is nearest to itself most often (area under the ROC curve). Names of groups are not used,
+so tests of groups remain valid. If cells are equal, or if there are few systems or trials, the largest gap decides: at
+a clear cut, new recordings give the same directions. (The ratio of distances between systems to distances within
+systems is no good criterion. It is largest for short windows, at which a few systems are close together and confused.)
 """
 
 import warnings
@@ -35,34 +36,35 @@ from dsa_analysis.operators import refuse_operators
 if TYPE_CHECKING:
     import pandas as pd
 
-N_STARTS = 2  # of the alignments of halves, of which only the order counts
-LEAST_AGREEMENT = 0.7  # rank correlation with a neighbouring cell under which the choice decides the verdict
-UNPREDICTABLE, CHANCE = 0.9, 0.6  # prediction error above, and AUROC below, which a choice is no evidence
+N_STARTS = 2  # of the alignments of halves: only the order of their distances matters
+LEAST_AGREEMENT = 0.7  # rank correlation with a neighbouring cell; below it, results depend on the choice
+UNPREDICTABLE, CHANCE = 0.9, 0.6  # a warning is given for a prediction error above or an AUROC below these
 METHODS = ("identifiability", "gap")
 
 
 @dataclass(frozen=True)
 class EmbeddingChoice:
-    """The embedding chosen for comparing, and all that were looked at.
+    """The embedding chosen for a comparison, and a table of all candidates.
 
     Attributes
     ----------
     n_delays, rank : int
     method : "identifiability" or "gap"
-        What decided.
+        The criterion that decided.
     table : DataFrame
-        One row for each cell, by ``n_delays`` and ``rank`` (and ``horizon``, or ``steps_ahead`` where ``dt`` is not
-        known, if several were candidates): ``gap``, ``resolved``, ``above_noise``, ``memory`` (mean eigenvalue of the
-        operators, median over systems: the autocorrelation left after the horizon), ``admissible``, ``auroc`` and
-        ``ratio`` of the split halves (NaN where they were not compared), ``prediction_error`` of held-out trials
-        ``n_applications`` applications of the operator ahead relative to predicting the mean, ``agreement``, the rank
-        correlation of the split-half distances with those of the chosen cell, and ``chosen``.
+        One row for each cell, by ``n_delays`` and ``rank`` (and by ``horizon``, or ``steps_ahead`` if ``dt`` is not
+        known, if there were several candidates). Columns: ``gap``, ``resolved``, ``above_noise``, ``memory`` (mean
+        eigenvalue of the operators, median over systems: the autocorrelation that is left after the horizon),
+        ``admissible``, ``auroc`` and ``ratio`` of the split halves (NaN if they were not compared),
+        ``prediction_error`` (of held-out trials, relative to predicting the mean, after ``n_applications`` applications
+        of the operator), ``agreement`` (rank correlation of the split-half distances with those of the chosen cell) and
+        ``chosen``.
     n_applications : int
-        Of the operator, for the prediction error of the chosen cell.
+        Applications of the operator for the prediction error of the chosen cell.
     how : Comparison
         The comparison with the chosen values: pass it to `compare`.
     horizon : float or None
-        The horizon chosen, in the unit of ``dt``, or in samples if ``dt`` is not known; None if it was given.
+        The chosen horizon, in the unit of ``dt``, or in samples if ``dt`` is not known. None if it was not chosen.
     """
 
     n_delays: int
@@ -83,13 +85,13 @@ class EmbeddingChoice:
         return (self.n_delays, self.rank) + ((self.horizon,) if self.table.index.nlevels == 3 else ())
 
     def applied_to(self, how: Comparison) -> Comparison:
-        """A comparison with the chosen delays, rank and horizon in place of its own."""
+        """The comparison ``how`` with the chosen delays, rank and horizon instead of its own."""
         chosen = ("n_delays", "window", "rank", "steps_ahead", "horizon")
         return how.override(**{name: getattr(self.how, name) for name in chosen})
 
     @property
     def neighbours(self) -> "pd.DataFrame":
-        """Rows of the nearest compared cells along each axis: the next smaller and larger rank, window and horizon."""
+        """Rows of the cells next to the chosen one: the next smaller and larger rank, n_delays and horizon compared."""
         compared = self.table[self.table["agreement"].notna() & ~self.table["chosen"]].reset_index()
         axes = list(self.table.index.names)
         here = dict(zip(axes, self._place, strict=True))
@@ -112,27 +114,29 @@ def choose_embedding(
     progress: bool = True,
     **choices: Any,
 ) -> EmbeddingChoice:
-    """Choose n_delays, rank and horizon, the same for all systems, for comparing them.
+    """Choose n_delays, rank and horizon for a comparison, the same for all systems.
 
     Parameters
     ----------
     systems : as in `compare`, as data
     how : Comparison, optional
-        Everything else about the comparison. Its metric judges the halves.
+        The other choices of the comparison. Its metric is used to compare the halves.
     method : "identifiability" or "gap", optional
-        By default identifiability, if there are three systems of four trials each; otherwise the gap. The gap needs no
-        alignment and so no time.
+        By default "identifiability" if there are at least three systems of four trials each, otherwise "gap". "gap"
+        needs no alignments and is fast.
     device : str or torch.device, optional
+        As in `compare`.
     progress : bool
         Show a bar on stderr for what takes more than two seconds.
     **choices
         Fields of `Comparison`, which override those of ``how``. For ``n_delays``, ``rank``, ``steps_ahead`` and
-        ``horizon`` a sequence gives the candidates, and a number the only one. Candidates by default: for ``n_delays``
-        1, 2, 3, 5, 8, 12 and 20, if a window spans at most a quarter of the shortest trial, holds at most 4000 entries
-        and, where the estimator needs it, tells noise from signal (1, 3, 8 and 20 if horizons are chosen too); for
-        ``rank`` all up to 20; and one sample ahead. ``horizon="auto"`` considers horizons from one sample to a third
-        of the shortest trial; those over which the systems have moved on are admissible. ``n_starts`` is 2 unless
-        given: only the order of the distances counts. Halves of at most 12 systems are compared, spread evenly.
+        ``horizon`` you can give a sequence of candidates, or a single number. By default the candidates for
+        ``n_delays`` are 1, 2, 3, 5, 8, 12 and 20 (1, 3, 8 and 20 if horizons are chosen too), without those whose
+        window spans more than a quarter of the shortest trial, holds more than 4000 entries, or is too short for an
+        estimator that needs the noise variance. The candidates for ``rank`` are 1 to 20, and the prediction is one
+        sample ahead. ``horizon="auto"`` considers horizons from one sample to a third of the shortest trial and admits
+        those over which the systems change. ``n_starts`` is 2 by default, because only the order of the distances
+        matters. If there are more than 12 systems, the halves of 12 of them are compared, evenly spaced in the list.
 
     Returns
     -------
@@ -141,13 +145,14 @@ def choose_embedding(
     Raises
     ------
     DataError
-        Systems that came as operators, no candidate that fits, or no cell that the data resolve beyond rank 1.
+        Systems that are operators, no candidate that fits, or data that resolve no cell or only rank 1.
 
     Warns
     -----
     UserWarning
-        If no gap is clear, if another cell predicts twice as well, or if neighbouring cells order the distances
-        differently.
+        If no gap is clear, if the error of another cell is less than half as large, if the chosen operators predict no
+        better than the mean or halves of one system are not nearer than halves of two, or if neighbouring cells order
+        the distances differently.
     """
     import pandas as pd
 
@@ -174,13 +179,13 @@ def choose_embedding(
     if not table["resolved"].any():
         raise DataError(
             f"no rank from {min(grid.ranks)} to {max(grid.ranks)} is resolved in all systems, with ten transitions for "
-            f"each dimension: offer smaller ranks, or record more"
+            f"each dimension: give smaller ranks, or record more"
         )
     left = [cell for cell, fine in zip(cells, table["admissible"], strict=True) if fine]
     if not left:
         warnings.warn(
             f"no cell is resolved, above the noise and at a gap of {LEAST_GAP} in all systems: the largest gap is "
-            f"taken, and distances may be unstable", stacklevel=2,
+            f"used, and distances may be unstable", stacklevel=2,
         )  # fmt: skip
         left, method = [cell for cell, fine in zip(cells, table["resolved"], strict=True) if fine], "gap"
 
@@ -190,14 +195,14 @@ def choose_embedding(
         distances = {cell: measured.split_half(cell) for cell in bar}
     scores = {cell: _identifiability(matrix) for cell, matrix in distances.items()}
     table["auroc"], table["ratio"] = zip(*(scores.get(cell, (np.nan, np.nan)) for cell in cells), strict=True)
-    cut = dict(zip(cells, table["gap"].where(np.isfinite(table["gap"]), 0.0), strict=True))  # nothing is cut at inf
+    cut = dict(zip(cells, table["gap"].where(np.isfinite(table["gap"]), 0.0), strict=True))  # inf: nothing is cut off
     by_cell = dict(zip(cells, table.to_dict("records"), strict=True))
     decides = {cell: (by_cell[cell]["auroc"] if method == "identifiability" else 0.0) for cell in left}
     chosen = min(left, key=lambda cell: (-decides[cell], -cut[cell], cell.rank, cell.n_delays, cell.horizon))
     if chosen.rank == 1 and len(grid.ranks) > 1:
         raise DataError(
-            "the data support operators of rank 1 only, whose distance is 0 or pi whatever the systems do: smooth the "
-            "recordings, take wider bins, or record more trials (or give a rank of your own)"
+            "the data support operators of rank 1 only, whose distance is 0 or pi for any systems: smooth the "
+            "recordings, use wider bins, or record more trials (or give a rank yourself)"
         )
     table["agreement"] = [
         _rank_correlation(distances[cell], distances[chosen]) if cell in distances else np.nan for cell in cells
@@ -213,7 +218,7 @@ def choose_embedding(
 
 
 def _identifiability(distances: np.ndarray) -> tuple[float, float]:
-    """Probability that halves of one system are nearer than halves of two; by which factor in the median."""
+    """Probability that halves of one system are nearer than halves of two, and the ratio of the median distances."""
     same = np.eye(len(distances), dtype=bool)
     within, between = distances[same], distances[~same]
     nearer = (between[:, None] > within).mean() + (between[:, None] == within).mean() / 2
@@ -221,7 +226,7 @@ def _identifiability(distances: np.ndarray) -> tuple[float, float]:
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's correlation of distances between different systems; NaN for two systems, which have but one."""
+    """Spearman's correlation of distances between different systems; NaN for two systems."""
     from scipy.stats import spearmanr
 
     different = ~np.eye(len(a), dtype=bool)
@@ -247,12 +252,12 @@ def _doubts(choice: EmbeddingChoice) -> list[str]:
     if cell["prediction_error"] > UNPREDICTABLE:
         doubts.append(
             f"the chosen operators predict held-out trials no better than their mean (error "
-            f"{cell['prediction_error']:.2g} of the variance): nothing in these data stands out from noise"
+            f"{cell['prediction_error']:.2g} of the variance): these data cannot be told from noise"
         )
     if cell.get("auroc", np.nan) < CHANCE:
         doubts.append(
             f"halves of one system are hardly nearer than halves of two (AUROC {cell['auroc']:.2f}; 0.5 is chance): "
-            f"these data do not tell the systems apart"
+            f"with these data the systems cannot be told apart"
         )
     near = choice.neighbours["agreement"]
     if len(near) and near.min() < LEAST_AGREEMENT:

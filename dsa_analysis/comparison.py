@@ -1,7 +1,7 @@
-"""`Comparison`: every choice of a comparison of systems, each stated and explained once.
+"""`Comparison`: all choices of a comparison of systems, each defined and explained once.
 
-The functions that compare (`compare`, `noise_floor`, `choose_embedding`, `fit_operator`), the command line and
-config.yaml take these fields under these names. A new choice is one new field here.
+`compare`, `noise_floor`, `choose_embedding` and `fit_operator`, the command line and config.yaml use these fields with
+these names. To add a choice, add a field here.
 """
 
 import difflib
@@ -27,7 +27,7 @@ class UnknownChoice(DataError, TypeError):
 
 
 def _choice(default: Any, values: str, help: str, kind: str, group: str = "embedding") -> Any:
-    """A field of `Comparison`: ``values`` it may have, what it means, its kind on a command line, what uses it."""
+    """A field of `Comparison`: its allowed values, its meaning, its kind on a command line, and what uses it."""
     return field(default=default, metadata={"values": values, "help": help, "kind": kind, "group": group})
 
 
@@ -36,23 +36,23 @@ class Comparison:
     """Every choice of a comparison of systems."""
 
     n_delays: int | str | None = _choice(
-        None, "int >= 1, or 'auto'", "copies of a sample in one delay window, the present one included; 'auto' lets "
-        "`choose_embedding` choose", "count or auto",
+        None, "int >= 1, or 'auto'", "copies of a sample in a delay window, including the present one; with 'auto' "
+        "`choose_embedding` chooses", "count or auto",
     )  # fmt: skip
     rank: int | str | None = _choice(
-        None, "int >= 1, or 'auto'", "dimensions kept, and so the size of the operators; 'auto' lets "
-        "`choose_embedding` choose", "count or auto",
+        None, "int >= 1, or 'auto'", "dimensions kept, which is the size of the operators; with 'auto' "
+        "`choose_embedding` chooses", "count or auto",
     )  # fmt: skip
     delay_interval: int = _choice(1, "int >= 1", "spacing of the copies in samples", "count")
     steps_ahead: int | None = _choice(
         None, "int >= 1", "samples from a window to the one it predicts; 1 unless horizon is given", "count"
     )
     horizon: float | str | None = _choice(
-        None, "number > 0, or 'auto'", "the same as a time, in the unit of dt; give steps_ahead or horizon. 'auto' "
-        "lets `choose_embedding` choose", "time or auto",
+        None, "number > 0, or 'auto'", "the same as a time, in the unit of dt; give steps_ahead or horizon. With "
+        "'auto' `choose_embedding` chooses", "time or auto",
     )  # fmt: skip
     window: float | None = _choice(
-        None, "number > 0", "time that the copies stand for, n_delays x delay_interval x dt; give n_delays or window",
+        None, "number > 0", "time that the copies span, n_delays x delay_interval x dt; give n_delays or window",
         "time",
     )  # fmt: skip
     dt: float | Mapping[str, float] | None = _choice(
@@ -61,8 +61,8 @@ class Comparison:
     ridge: float = _choice(1e-8, "number >= 0", "added to the unit variance of whitened coordinates", "number")
     center: bool = _choice(True, "bool", "subtract each channel's mean over all samples", "flag")
     estimator: str = _choice(
-        "least_squares", " | ".join(ESTIMATORS), "how operators are estimated; for noisy recordings take "
-        "'signal_weighted' with a generous rank", "text",
+        "least_squares", " | ".join(ESTIMATORS), "how operators are estimated; for noisy recordings use "
+        "'signal_weighted' with a large rank", "text",
     )  # fmt: skip
     noise_variance: Any = _choice(  # noqa: RUF009
         None, "number >= 0, one for each channel, or mapping from name of a system to these", "variance of white "
@@ -73,18 +73,18 @@ class Comparison:
         "compared one by one; the distance is the mean over pieces", "windows", "pieces",
     )  # fmt: skip
     on_rank: str = _choice(
-        "lower", "lower | error", "if some systems do not carry the rank: lower it for all, with a warning, or refuse",
+        "lower", "lower | error", "if the rank is too large for some systems: lower it for all and warn, or refuse",
         "text",
     )  # fmt: skip
     metric: Any = _choice(  # noqa: RUF009
-        "angular", f"{' | '.join(METRICS)}, or a metric object", "how far two systems are from each other", "text",
+        "angular", f"{' | '.join(METRICS)}, or a metric object", "distance between two systems", "text",
         "metric",
     )  # fmt: skip
     n_starts: int | str = _choice(
-        "auto", "int >= 1, or 'auto'", "starts of the alignment of a pair at most", "count or auto", "metric"
+        "auto", "int >= 1, or 'auto'", "largest number of starts of the alignment of a pair", "count or auto", "metric"
     )
     group: str = _choice(
-        "O", "O | SO", "transforms allowed: orthogonal, or rotations without reflections", "text", "metric"
+        "O", "O | SO", "allowed transforms: orthogonal, or rotations without reflections", "text", "metric"
     )
     remove_trace: bool = _choice(False, "bool", "compare operators without their mean eigenvalue", "flag", "metric")
     certificate: str = _choice(
@@ -94,14 +94,14 @@ class Comparison:
     )  # fmt: skip
     n_sweeps: int = _choice(
         0, "int >= 0", "rounds in which each pair is started again through third systems; distances then depend on "
-        "which other systems are compared", "count from 0", "metric",
+        "the other systems of the comparison", "count from 0", "metric",
     )  # fmt: skip
-    seed: int = _choice(0, "int >= 0", "seed of everything random", "count from 0", "always")
+    seed: int = _choice(0, "int >= 0", "seed of all random numbers", "count from 0", "always")
 
     def __post_init__(self) -> None:
         metric = as_metric(self.metric)
         object.__setattr__(self, "metric", metric)
-        for each in fields(self):  # numbers of numpy become Python's, which files and seeds take
+        for each in fields(self):  # numpy scalars become Python numbers, which files and seeds need
             if isinstance(value := getattr(self, each.name), np.generic):
                 object.__setattr__(self, each.name, value.item())
         for name, least in (
@@ -151,16 +151,17 @@ class Comparison:
             )
 
     def _refuse_unequal_times(self) -> None:
-        """Counts of samples are other times in systems of another rate."""
+        """Refuse counts of samples if sampling intervals differ: they are different times in different systems."""
         slow, fast = max(self.dt.values()), min(self.dt.values())  # type: ignore[union-attr]
         if self.horizon is None and (self.n_delays, self.window) != (None, None):
             raise DataError(
-                f"dt is {fast:g} to {slow:g}, so steps_ahead = {self.steps_ahead or 1} is another time in each system; "
-                f"give horizon"
+                f"dt is {fast:g} to {slow:g}, so steps_ahead = {self.steps_ahead or 1} is a different time in each "
+                f"system; give horizon"
             )
         if self.n_delays not in (None, 1, AUTO):
             raise DataError(
-                f"dt is {fast:g} to {slow:g}, so n_delays = {self.n_delays} is another time in each system; give window"
+                f"dt is {fast:g} to {slow:g}, so n_delays = {self.n_delays} is a different time in each system; give "
+                f"window"
             )
 
     def _why(self, name: str) -> str:
@@ -173,7 +174,7 @@ class Comparison:
         return "compares eigenvalues, which need no alignment" if needs == "eigenvalues" else "does not take it"
 
     def _without_effect(self) -> Iterator[str]:
-        """Fields that were given but that the metric does not use."""
+        """Names of fields that are not at their default and that the metric does not use."""
         for each in fields(self):
             value = getattr(self, each.name)
             given = value is not each.default and not (isinstance(value, (str, int, float)) and value == each.default)
@@ -181,17 +182,17 @@ class Comparison:
                 yield each.name
 
     def override(self, **choices: Any) -> "Comparison":
-        """This comparison with other choices.
+        """A copy of this comparison in which the given fields are replaced.
 
-        Fields that have no effect under a new metric return to their defaults, ``steps_ahead`` and ``horizon`` replace
+        With a new metric, fields that have no effect return to their defaults. ``steps_ahead`` and ``horizon`` replace
         each other, and so do ``n_delays`` and ``window``.
 
         Raises
         ------
         UnknownChoice
-            A keyword that is no field; the nearest is named.
+            A keyword that is not a field. The message names the nearest one.
         DataError
-            A choice that is invalid, or that has no effect under the metric.
+            A choice that is invalid, or that has no effect with the metric.
         """
         names = [each.name for each in fields(self)]
         for name in choices:
@@ -210,13 +211,13 @@ class Comparison:
         return Comparison(**kept | choices)
 
     def embedding(self, name: str | None = None) -> EmbeddingParameters:
-        """The embedding in samples, for a system where ``dt`` is a mapping.
+        """The embedding in samples. If ``dt`` is a mapping, give the ``name`` of a system.
 
         Raises
         ------
         DataError
-            Delays or a rank that are not given or still to be chosen, no ``dt`` for the system, or a horizon or window
-            that is no whole number of its samples (the nearest ones are named).
+            Delays or a rank that are missing or "auto", no ``dt`` for the system, or a horizon or window that is not a
+            whole number of its samples (the message names the nearest ones).
         """
         for field_name in ("n_delays", "rank"):
             value = getattr(self, field_name)
@@ -263,7 +264,7 @@ class Comparison:
         of = f" of system {name!r}" * bool(name)
         count, sample = round(time / unit), "sample" if spacing == 1 else "delay interval"
         if count < 1:
-            raise DataError(f"{what} = {time:g} is shorter than one {sample}{of}, {unit:g}, the least it can be")
+            raise DataError(f"{what} = {time:g} is shorter than one {sample}{of}, {unit:g}, which is the minimum")
         if abs(time / unit - count) > 1e-6 * count:
             nearest = [f"{unit * near:.6g}" for near in (math.floor(time / unit), math.ceil(time / unit)) if near]
             raise DataError(
@@ -277,20 +278,21 @@ class Comparison:
         return self.noise_variance.get(name) if isinstance(self.noise_variance, Mapping) else self.noise_variance
 
     def options(self) -> dict[str, Any]:
-        """What ``distances`` of the metric is told."""
+        """The keyword arguments for ``distances`` of the metric."""
         return {each.name: getattr(self, each.name) for each in fields(self) if metrics.takes(self.metric, each.name)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the metric by its name; `from_dict` reads them back."""
+        """Plain values, with the metric as its name; `from_dict` reads them."""
         plain = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
         metric = as_metric(self.metric)
         return plain | {"metric": metric.name}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], described: Mapping[str, Any] | None = None) -> "Comparison":
-        """The comparison that `to_dict` wrote; ``described`` holds title, unit, needs and bounded of its metric.
+        """The comparison from the values of `to_dict`.
 
-        A metric that is not in `METRICS` comes back as a `Stored` one.
+        ``described`` holds title, unit, needs and bounded of a metric that is not in `METRICS`. It becomes a `Stored`
+        metric.
         """
         known = {each.name for each in fields(cls)}
         kept = {name: value for name, value in values.items() if name in known}
@@ -320,7 +322,7 @@ def _check_time(name: str, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Dicts, lists, numbers and text in place of arrays, tensors and tuples."""
+    """Convert arrays, tensors, tuples and mappings to dicts, lists, numbers and text."""
     if isinstance(value, Mapping):
         return {str(name): _plain(own) for name, own in value.items()}
     if isinstance(value, (str, bool, int, float)) or value is None:
@@ -331,12 +333,12 @@ def _plain(value: Any) -> Any:
 
 
 def as_comparison(how: Comparison | None, choices: Mapping[str, Any]) -> Comparison:
-    """``how`` with keywords that override its fields.
+    """``how`` (by default all defaults) with fields replaced by keywords.
 
     Raises
     ------
     DataError
-        ``how`` is not a `Comparison`; an unknown keyword, an invalid value, or a choice without effect.
+        ``how`` is not a `Comparison`, or an unknown keyword, an invalid value, or a choice without effect.
     """
     if how is not None and not isinstance(how, Comparison):
         raise DataError(
@@ -349,10 +351,10 @@ def as_comparison(how: Comparison | None, choices: Mapping[str, Any]) -> Compari
 def _documented() -> str:
     """The docstring of `Comparison`, from its fields."""
     lines = [
-        "Every choice of a comparison of systems, each with a default.",
+        "All choices of a comparison of systems, each with a default.",
         "",
-        'Fields that have no effect with the metric chosen are refused: "cka" and "procrustes" compare trials and need '
-        "no embedding.",
+        "Fields that have no effect with the metric are refused. For example, 'cka' and 'procrustes' compare trials "
+        "and need no embedding.",
         "",
         "Parameters",
         "----------",

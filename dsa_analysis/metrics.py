@@ -1,17 +1,17 @@
-"""A metric is a value: how far two systems are from each other, and what the rest of the package must know about it.
+"""Metrics: objects that compute the distance between two systems and describe themselves to the rest of the package.
 
-`compare` takes the name of a metric in `METRICS` or any object that has
+`compare` accepts the name of a metric in `METRICS` or any object that has
 
     name       str, stored with the results
     unit       str, written on axes and in reports
-    needs      "operators", "eigenvalues" or "trials": what ``distances`` is given of each system
+    needs      "operators", "eigenvalues" or "trials": what ``distances`` gets for each system
     bounded    bool: whether ``distances`` also returns lower bounds
     distances  (first, second, **options) -> distances of P pairs
 
 ``first`` and ``second`` hold one entry for each of P pairs: operators (P, n, n), eigenvalues (P, n), or lists of P
-systems, each a list of trials (n_times, n_channels). The result is a tensor (P,), or where ``bounded`` is true a tuple
-of distances and lower bounds, (P,) each, or `Pairs`. Further attributes are optional; `Metric` lists them with their
-defaults, and a class of your own may inherit from it.
+systems, each a list of trials (n_times, n_channels). The result is a tensor (P,). If ``bounded`` is true, it is a tuple
+of distances and lower bounds, (P,) each, or `Pairs`. Further attributes are optional. `Metric` lists them with their
+defaults, and your own class can inherit from it.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ REQUIRED = ("name", "unit", "needs", "bounded", "distances")
 
 
 class Pairs(NamedTuple):
-    """What is known of P pairs once they are solved, (P,) each."""
+    """Results of P pairs, (P,) each."""
 
     distance: Tensor
-    lower_bound: Tensor  # NaN where the metric has none
-    agreement: Tensor  # fraction of the starts that reached this distance; 1 where it is computed exactly
+    lower_bound: Tensor  # NaN if the metric has none
+    agreement: Tensor  # fraction of the starts that reached this distance; 1 if it is computed exactly
     converged: Tensor  # bool
 
 
 class Metric:
-    """Defaults of the optional attributes of a metric."""
+    """Base class of metrics, with defaults of the optional attributes."""
 
     name: str
     unit: str
@@ -61,6 +61,7 @@ class Metric:
         return None
 
     def distances(self, first: Any, second: Any, **options: Any) -> Any:
+        """Distances of P pairs; see the top of the module."""
         raise NotImplementedError
 
 
@@ -78,11 +79,11 @@ class Aligned(Metric):
     options = ("n_starts", "group", "remove_trace", "certificate", "n_sweeps", "seed", "names")
 
     def pairs_at_once(self, size: int, device: torch.device) -> int | None:
-        # a quarter of what is solved side by side: enough for full speed, few enough for several workers
+        # a quarter of the pairs that are solved at once: enough for full speed, few enough for several workers
         return max(1, alignment.pairs_at_once(size, device) // 4)
 
     def align(self, first: Tensor, second: Tensor, names: Any = None, **options: Any) -> Alignment:
-        """Align ``second`` to ``first``, (P, n, n) each; what belongs to one operator is computed once."""
+        """Align ``second`` to ``first``, (P, n, n) each. Operators that occur in several pairs are prepared once."""
         both = torch.cat([first, second])
         distinct, index = both.flatten(1).unique(dim=0, return_inverse=True)
         called = dict(zip(index.tolist(), [*names[0], *names[1]] if names else (), strict=False))
@@ -92,6 +93,7 @@ class Aligned(Metric):
         )  # fmt: skip
 
     def of_alignment(self, aligned: Alignment, first: Tensor, second: Tensor, remove_trace: bool = False) -> Pairs:
+        """Distances and bounds of this metric from the angles of an alignment."""
         sizes = (_norm(operators, remove_trace) for operators in (first, second))
         a, b, n = *sizes, first.shape[-1]
         distance, bound = (self.from_angle(angle, a, b, n) for angle in (aligned.distance, aligned.lower_bound))
@@ -103,7 +105,7 @@ class Aligned(Metric):
 
 
 def _norm(operators: Tensor, remove_trace: bool) -> Tensor:
-    """Frobenius norm of each of (P, n, n), without the trace part if asked for."""
+    """Frobenius norm of each of (P, n, n); with ``remove_trace`` of the operators without their mean eigenvalue."""
     if remove_trace:
         eye = torch.eye(operators.shape[-1], dtype=operators.dtype, device=operators.device)
         operators = operators - operators.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * eye
@@ -120,13 +122,13 @@ def _chord(angle: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
 
 
 def _difference(angle: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
-    """|A - C B C^T|_F / sqrt(n) from the angle (law of cosines; small distances keep their digits)."""
+    """|A - C B C^T|_F / sqrt(n) from the angle, by the law of cosines in a form that keeps small distances accurate."""
     return (((a - b).square() + 4 * a * b * (angle / 2).sin().square()) / n).sqrt()
 
 
 @dataclass(frozen=True)
 class Spectral(Metric):
-    """Root mean squared gap of matched eigenvalues; see `spectral_distance`."""
+    """Root mean squared gap between matched eigenvalues; see `spectral_distance`."""
 
     name: str = "spectral"
     title: str = "matched eigenvalues"
@@ -140,7 +142,7 @@ class Spectral(Metric):
 
 @dataclass(frozen=True)
 class Static(Metric):
-    """An angle between the recordings themselves, trials matched sample by sample; see `baselines`."""
+    """An angle between recordings whose trials match sample by sample; see `baselines`."""
 
     name: str
     title: str
@@ -156,7 +158,7 @@ class Static(Metric):
 
 @dataclass(frozen=True)
 class Stored(Metric):
-    """What a file says about a metric that is not known here: it can be shown, but not computed."""
+    """A metric that was read from a file and is not in `METRICS`: it can be shown, but not computed."""
 
     name: str
     title: str
@@ -185,12 +187,12 @@ METRICS: dict[str, Metric] = {
 
 
 def as_metric(metric: Any) -> Any:
-    """The metric of that name, or the object itself once it is known to have what a metric needs.
+    """The metric of a name, or the object itself after a check of its attributes.
 
     Raises
     ------
     DataError
-        An unknown name (the nearest is named), or an object without a required attribute (which one is named).
+        An unknown name, or an object without a required attribute or with a wrong one.
     """
     if isinstance(metric, str):
         check_choice("metric", metric, METRICS)
@@ -213,12 +215,12 @@ def as_metric(metric: Any) -> Any:
 
 
 def title(metric: Any) -> str:
-    """What figures call a metric."""
+    """Title of a metric in figures."""
     return getattr(metric, "title", "") or str(metric.name)
 
 
 def takes(metric: Any, option: str) -> bool:
-    """Whether ``distances`` of a metric takes this field of `Comparison`."""
+    """Whether a metric uses this field of `Comparison`."""
     return option in getattr(metric, "options", ())
 
 
@@ -228,19 +230,19 @@ def is_matched(metric: Any) -> bool:
 
 
 def solver_key(metric: Any, device: torch.device) -> str:
-    """Identifies the code behind a metric on a device: stored pairs of other code are not read."""
+    """A hash of the code of a metric on a device, so that pairs stored by other code are not read."""
     if isinstance(metric, Aligned):
         source = alignment.solver_key(device)
     else:
         try:
             source = inspect.getsource(type(metric))
-        except (OSError, TypeError):  # typed at a prompt
+        except (OSError, TypeError):  # classes defined at a prompt have no source
             source = repr(metric)
     return hashlib.sha256(f"{metric.name}\n{source}".encode()).hexdigest()
 
 
 def as_pairs(metric: Any, found: Any, n_pairs: int) -> Pairs:
-    """What ``distances`` of a metric returned, checked."""
+    """Check what ``distances`` of a metric returned, and complete it to `Pairs`."""
     if isinstance(found, Pairs):
         return found
     if metric.bounded and not (isinstance(found, tuple) and len(found) == 2):
@@ -251,6 +253,6 @@ def as_pairs(metric: Any, found: Any, n_pairs: int) -> Pairs:
         raise DataError(f"metric {metric.name!r} returned shape {tuple(distance.shape)} for {n_pairs} pairs, not (P,)")
     bound = torch.full_like(distance, torch.nan) if bound is None else torch.as_tensor(bound).to(distance)
     if bound.shape != distance.shape or not bool(torch.isfinite(distance).all()) or bool((distance < 0).any()):
-        raise DataError(f"metric {metric.name!r} returned distances or bounds that are no finite numbers >= 0 of (P,)")
+        raise DataError(f"metric {metric.name!r} returned distances or bounds that are not finite numbers >= 0 of (P,)")
     exact = torch.ones_like(distance)
     return Pairs(distance, bound, exact, exact > 0)

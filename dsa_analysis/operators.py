@@ -1,7 +1,7 @@
-"""Operators of many systems at one rank: fitted where data are given, taken where operators are.
+"""Operators of many systems at one rank: fitted to data, or used as they are given.
 
-A piece of a system (the whole of it, or one of its windows, of one of two sets) is named by a `Key`, so that equal
-names in two sets stay apart.
+A `Key` names a piece of a system (a whole recording or one of its windows), so that equal names in two sets of systems
+stay apart.
 """
 
 import warnings
@@ -24,19 +24,19 @@ from dsa_analysis.embedding import EmbeddingParameters
 
 
 class Key(NamedTuple):
-    """Which piece of which system."""
+    """Name of a piece of a system."""
 
     name: str
     side: int = 0  # 1 for ``others``
     window: str | None = None
-    called: str = ""  # in messages, if the name alone would not do
+    called: str = ""  # in messages; by default the name
 
     def __str__(self) -> str:
         return (self.called or self.name) + (f", window {self.window}" if self.window is not None else "")
 
 
 class _Fitted(NamedTuple):
-    """What is known of a piece before its operator is solved."""
+    """The results of a piece that its operator is computed from."""
 
     embedding: EmbeddingParameters
     found: Directions
@@ -50,10 +50,10 @@ class _Fitted(NamedTuple):
 def fit_all(
     systems: Mapping[Key, Any], how: Comparison, device: torch.device | None, progress: bool, stacklevel: int = 3
 ) -> dict[Key, Any]:
-    """Operators of all pieces, fitted or as they were given, all of one size.
+    """Operators of all pieces, all of one size: fitted to data, or as they were given.
 
-    Where a piece does not carry the rank, all are fitted at the largest rank that all carry, or none if ``how.on_rank``
-    is "error". Warnings about single operators are given once for all.
+    If the rank is too large for a piece, all are fitted at the largest rank that is possible for all, or an error is
+    raised if ``how.on_rank`` is "error". A warning that applies to several operators is given once.
     """
     ready: dict[Key, Any] = {}
     for key, system in tqdm(systems.items(), desc="fitting", unit="system", delay=2, leave=False, disable=not progress):
@@ -93,14 +93,14 @@ def _is_matrix(system: Any) -> bool:
 
 
 def refuse_operators(systems: Mapping[Any, Any], why: str, matrices: bool = True) -> None:
-    """Raise `DataError` if a system is an operator where data are needed."""
+    """Raise `DataError` if a system is an operator; ``why`` says what data are needed for."""
     for name, system in systems.items():
         if is_operator(system) or (matrices and _is_matrix(system)):
             raise DataError(f"{why}, but system {str(name)!r} came as an operator")
 
 
 def _common_rank(fitted: Mapping[Key, _Fitted], on_rank: str, stacklevel: int) -> int:
-    """The largest rank, up to the one asked for, that all pieces carry."""
+    """The largest rank, up to the requested one, that is possible for all pieces."""
     largest = {key: one.largest for key, one in fitted.items()}
     least = min(largest, key=lambda key: largest[key])
     asked = fitted[least].embedding.rank
@@ -111,8 +111,8 @@ def _common_rank(fitted: Mapping[Key, _Fitted], on_rank: str, stacklevel: int) -
         raise DataError(f"system {str(least)!r}: {reason}")
     short = [repr(str(key)) for key, rank in largest.items() if rank < asked]
     warnings.warn(
-        f"all systems are compared at rank = {largest[least]} in place of {asked}, since {len(short)} of "
-        f"{len(largest)} ({_listed(short)}) cannot carry it: system {str(least)!r}: {reason}",
+        f"all systems are compared at rank = {largest[least]} instead of {asked}, which is too large for {len(short)} "
+        f"of {len(largest)} ({_listed(short)}): system {str(least)!r}: {reason}",
         stacklevel=stacklevel,
     )
     return largest[least]

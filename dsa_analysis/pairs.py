@@ -1,4 +1,4 @@
-"""Many pairs of systems: solved in square tiles, by as many workers as there are, kept on disk as they come.
+"""Solves many pairs of systems in square tiles, in parallel, and stores results on disk as they are computed.
 
 Blocks go through `joblib.Parallel` without a number of jobs: one after the other, unless the caller chose otherwise by
 `joblib.parallel_config`. The result of a pair depends neither on its block nor on the worker. A block holds the pairs
@@ -38,22 +38,27 @@ def solve_pairs(
     store: str | Path | None = None,
     progress: bool = False,
 ) -> Pairs:
-    """Distance, lower bound, agreement and convergence, each (P,), of the systems at ``first`` and ``second``.
+    """Distance, lower bound, agreement and convergence, (P,) each, of pairs of systems.
 
     Parameters
     ----------
     metric : Metric
     systems : (N, n, n) float64, (N, n) complex, or list of N systems
-        What the metric needs of each.
+        Operators, eigenvalues or trials, as the metric needs them.
     first, second : (P,) int
         Indices into ``systems``.
     options : dict
-        As `Comparison.options` gives them.
-    names : of the systems, for messages
+        From `Comparison.options`.
+    names : sequence of N str, optional
+        Names of the systems in messages.
     store : path, optional
-        Folder that keeps each block once it is solved; what is there is not solved again.
+        Folder in which each block is stored once it is solved. Stored blocks are not solved again.
     progress : bool
         Show a bar on stderr for what takes more than two seconds.
+
+    Returns
+    -------
+    Pairs
     """
     if not len(first):
         nothing = torch.zeros(0, dtype=torch.float64, device=first.device)
@@ -78,7 +83,7 @@ def _align(metric: Aligned, first: Tensor, second: Tensor, options: dict[str, An
 
 
 class _Block(NamedTuple):
-    """Some pairs, and the systems they are made of."""
+    """Some pairs, and the systems in them."""
 
     systems: Any
     first: Tensor
@@ -87,7 +92,7 @@ class _Block(NamedTuple):
 
 
 class _Blocks(NamedTuple):
-    """All pairs, and how they are divided."""
+    """All pairs, which are divided into blocks."""
 
     metric: Metric
     systems: Systems
@@ -135,7 +140,7 @@ class _Blocks(NamedTuple):
 def _solve(
     work: Any, metric: Metric, block: _Block, options: dict[str, Any], store: str | Path | None, what: str
 ) -> list[Tensor]:
-    """Solve the pairs of one block, or read what was stored of it."""
+    """Solve the pairs of one block, or read them if they were stored."""
     if store is None:
         return list(_fresh(work, metric, block, options).values())
     path = Path(store) / f"{_key(metric, block, options, what)}.npz"
@@ -145,7 +150,7 @@ def _solve(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:  # arrays in a zip, whose check sums tell of damage
+        with temporary.open("wb") as file:  # a zip archive of arrays, whose checksums reveal damage
             np.savez(file, **{name: value.cpu().numpy() for name, value in solved.items()})
         os.replace(temporary, path)
     finally:
@@ -177,7 +182,7 @@ def _read(path: Path) -> list[Tensor] | None:
 
 
 def _key(metric: Metric, block: _Block, options: dict[str, Any], what: str) -> str:
-    """Everything that decides about the result of a block, in a name."""
+    """Name of the file of a block: a hash of everything that the result depends on."""
     solver = solver_key(metric, block.first.device)
     identity = [solver, what, *sorted((name, repr(value)) for name, value in options.items())]
     digest = hashlib.sha256(json.dumps(identity).encode())

@@ -1,4 +1,4 @@
-"""Results -> axes: each function draws one result onto the axes it is given and returns them; it saves nothing."""
+"""Draws results: each function draws one result on given axes and returns them. Nothing is saved."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from dsa_analysis.similarity import Similarity
 
 
 def group_colors(groups: Sequence[str]) -> dict[str, Any]:
-    """One colour a group, in order of appearance, safe for colour-blind readers: use one mapping in all figures."""
+    """One colour for each group, in order of appearance, safe for colour-blind readers. Use it in all figures."""
     names = list(dict.fromkeys(groups))
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
@@ -36,10 +36,25 @@ def plot_distances(
     below: str | None = None,
     floor: float | np.ndarray | None = None,
 ) -> Axes:
-    """Heat map of all distances, systems ordered by average linkage, groups as coloured margins.
+    """Heat map of all distances, with systems ordered by average linkage.
 
-    ``below="lower_bounds"`` shows the lower bounds under the diagonal in place of the mirrored distances. Distances
-    under ``floor`` are marked with a dot: these data do not tell the two systems apart.
+    Parameters
+    ----------
+    similarity : Similarity
+        Of systems among themselves.
+    axes : matplotlib Axes
+    groups : k labels, optional
+        Shown as coloured margins.
+    colors : mapping from group to colour, optional
+        By default `group_colors`.
+    below : "lower_bounds", optional
+        Show the lower bounds below the diagonal, instead of the same distances again.
+    floor : float or (k, k), optional
+        Noise floor. Distances below it are marked with a dot: with these data the two systems cannot be told apart.
+
+    Returns
+    -------
+    Axes
     """
     order = leaves_list(linkage(squareform(similarity.distances, checks=False), "average", optimal_ordering=True))
     shown = similarity.distances[np.ix_(order, order)].copy()
@@ -78,7 +93,7 @@ def plot_map(
     colors: Mapping[str, Any] | None = None,
     unit: str = "rad",
 ) -> Axes:
-    """Map of systems from ``Similarity.to_plane``: the smaller the stress, the closer the map is to the distances."""
+    """Map of systems from ``Similarity.to_plane``. If the stress is below 0.1, distances on the map are faithful."""
     colors = colors or group_colors(groups)
     for name, color in colors.items():
         chosen = [group == name for group in groups]
@@ -93,7 +108,7 @@ def plot_map(
 def plot_trajectories(
     trials: Tensor, axes: Axes, color: Any, n_trials: int = 5, dims: tuple[int, ...] = (0, 2)
 ) -> Axes:
-    """Some trials of (n_trials, n_times, n_channels) in the plane (3-D axes: the space) of ``dims``; starts as dots."""
+    """Some trials of (n_trials, n_times, n_channels) in the plane of two channels (3-D axes: three); starts as dots."""
     for trial in trials[:n_trials].cpu().numpy():
         axes.plot(*trial[:, list(dims)].T, color=color, linewidth=0.7, alpha=0.8)
         axes.plot(*trial[:1, list(dims)].T, "o", color=color, markersize=3)
@@ -105,7 +120,7 @@ def plot_trajectories(
 def plot_spectrum(
     singular_values: Mapping[str, Tensor], rank: int, axes: Axes, colors: Mapping[str, Any], n: int = 20
 ) -> Axes:
-    """Singular values of each system relative to the first; the line is the cut, a large step across it a clear one."""
+    """Singular values of each system relative to the first. The line is the cut; a large step across it is clear."""
     for name, values in singular_values.items():
         shown = (values / values[0])[:n].cpu().numpy()
         axes.semilogy(np.arange(1, len(shown) + 1), shown, ".-", color=colors[name], label=name, linewidth=1)
@@ -116,9 +131,10 @@ def plot_spectrum(
 
 
 def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) -> Axes:
-    """Heat map of a column of ``choice.table`` over rank and n_delays: admissible cells dotted, the chosen one framed.
+    """Heat map of a column of ``choice.table`` over rank and n_delays. Admissible cells have a dot.
 
-    ``value`` is by default what decided: "auroc" for identifiability, else "gap". Cells without a value are left white.
+    The chosen cell has a frame. By default ``value`` is the criterion that decided: "auroc" for identifiability, otherwise "gap". Cells without a
+    value are white.
     """
     value = value or ("auroc" if choice.method == "identifiability" else "gap")
     table = choice.table
@@ -140,10 +156,10 @@ def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) ->
 
 
 def plot_horizons(choice: EmbeddingChoice, axes: Axes, value: str | None = None) -> Axes:
-    """A column of ``choice.table`` against the horizon: the best admissible cell at each, and the chosen delays and
+    """A column of ``choice.table`` against the horizon, for the best admissible cell and for the chosen n_delays and
     rank."""
     if choice.horizon is None:
-        raise DataError("only one horizon was considered; choose with horizon='auto', or several, to see them")
+        raise DataError("only one horizon was considered; choose with horizon='auto', or give several")
     value = value or ("auroc" if choice.method == "identifiability" else "gap")
     axis = choice.table.index.names[2]
     best = choice.table[choice.table["admissible"]][value].groupby(level=2).max()
@@ -159,12 +175,13 @@ def plot_horizons(choice: EmbeddingChoice, axes: Axes, value: str | None = None)
 
 
 def plot_eigenvalues(eigenvalues: Mapping[str, Tensor], axes: Axes, colors: Mapping[str, Any]) -> Axes:
-    """Eigenvalues per sample step in the complex plane, with their part of the unit circle: on it modes last, inside
-    they decay."""
+    """Eigenvalues per sample step in the complex plane. Modes on the unit circle persist, modes inside it decay."""
     for name, values in eigenvalues.items():
         points = values.cpu().numpy()
         axes.plot(points.real, points.imag, "o", color=colors[name], label=name, markersize=4, alpha=0.8)
-    axes.add_artist(Circle((0, 0), 1, fill=False, color="0.7", linewidth=0.8, zorder=0))  # does not widen the view
+    axes.add_artist(
+        Circle((0, 0), 1, fill=False, color="0.7", linewidth=0.8, zorder=0)
+    )  # an artist, so that the limits do not change
     axes.margins(0.15)
     axes.set(xlabel="real part", ylabel="imaginary part")
     axes.set_aspect("equal", adjustable="datalim")
@@ -174,7 +191,7 @@ def plot_eigenvalues(eigenvalues: Mapping[str, Tensor], axes: Axes, colors: Mapp
 def plot_scores(
     scores: pd.DataFrame, value: str, axes: Axes, by: str = "metric", colors: Mapping[str, Any] | None = None
 ) -> Axes:
-    """One column for each ``by``: every repetition as a dot, their mean with Student's 95 % interval."""
+    """One column for each value of ``by``: repetitions as dots, and their mean with Student's 95% interval."""
     sns.stripplot(scores, x=by, y=value, hue=by, ax=axes, palette=colors, size=4, alpha=0.7, legend=False)
     sns.pointplot(
         scores, x=by, y=value, hue=by, ax=axes, palette=colors, markersize=5,
@@ -185,9 +202,9 @@ def plot_scores(
 
 
 def plot_intervals(values: pd.DataFrame, axes: Axes, **settings: Any) -> Axes:
-    """Mean of each column of ``values`` against the column's name, a number, with Student's 95 % interval over rows.
+    """Mean of each column of ``values`` against its name (a number), with Student's 95% interval over rows.
 
-    One row for each repetition, such as a seed. ``settings`` go to ``Axes.errorbar``.
+    ``values`` has one row for each repetition, such as a seed. ``settings`` are passed to ``Axes.errorbar``.
     """
     means, low, high, _ = zip(*(mean_interval(values[column]) for column in values), strict=True)
     reach = np.subtract(means, low), np.subtract(high, means)
@@ -196,7 +213,7 @@ def plot_intervals(values: pd.DataFrame, axes: Axes, **settings: Any) -> Axes:
 
 
 def group_legend(axes: Axes | Figure, colors: Mapping[str, Any], **settings: Any) -> Axes | Figure:
-    """A legend of coloured patches, one a group, on axes or a whole figure."""
+    """A legend of coloured patches, one for each group, on axes or a figure."""
     axes.legend(handles=[Patch(color=color, label=name) for name, color in colors.items()], frameon=False, **settings)
     return axes
 
@@ -204,8 +221,8 @@ def group_legend(axes: Axes | Figure, colors: Mapping[str, Any], **settings: Any
 def plot_explanation(explanation: Explanation, axes: Sequence[Axes], colors: Mapping[str, Any] | None = None) -> None:
     """Four panels: the aligned operators in the modes of the first system, their difference, and the modes of both.
 
-    In the last, each mode stands at its time constant and frequency, its area being its share of the squared
-    difference; modes that do not decay stand at the right margin.
+    In the last panel, each mode is at its time constant and frequency, and its area is its share of the squared
+    difference. Modes that do not decay are at the right margin.
     """
     colors = colors or group_colors(explanation.names)
     first, second = (matrix.numpy() for matrix in (explanation.first, explanation.second))

@@ -1,4 +1,4 @@
-"""Distances between systems, what they rest on, and the file that keeps them."""
+"""The result of a comparison: distances between systems, how they were computed, and a file to store them."""
 
 import hashlib
 import json
@@ -23,41 +23,43 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MATRICES = ("distances", "lower_bounds", "agreement", "converged")
-FORMAT = 3  # of the files written by Similarity.save; 2 is read too
+FORMAT = 3  # of the files written by Similarity.save; 2 can be read too
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Distances between systems, and what they rest on.
+    """Distances between systems, and how they were computed.
 
     Attributes
     ----------
-    distances : (k, k), or (k, l) where ``others`` were given
+    distances : (k, k), or (k, l) if ``others`` were given
         In the unit of the metric.
     lower_bounds : same shape
-        No alignment can give a smaller distance; NaN for metrics without bound (those that are computed exactly).
+        No alignment can give a smaller distance. NaN for metrics without bounds.
     agreement : same shape
         Fraction of completed starts of the alignment that reached the distance; 1 for exact metrics.
     converged : same shape, bool
+        Whether the alignment converged.
     gap : same shape
-        ``distances - lower_bounds``: the true distance is smaller than the one found by at most this.
+        ``distances - lower_bounds``: the distance after the best alignment is smaller than the one found by at most
+        this.
     labels, other_labels : tuples of str
-        Of rows and columns.
+        Labels of rows and columns.
     comparison : Comparison
-        How the systems were compared, with the values that were chosen or lowered.
+        How the systems were compared, including the values that were chosen or lowered.
     metric, unit : str
         Name and unit of the metric.
     operators, other_operators : dict
-        Label -> `Operator`, or the matrix where one was given, or a tuple of operators, one for each window; empty for
-        metrics that compare trials.
+        From label to `Operator`, to a matrix if one was given, or to a tuple with an operator for each window. Empty
+        for metrics that compare trials.
     settings : dict
-        The comparison as plain values, and where they come from: "chosen" tells what ``"auto"`` stood for,
-        "lowered_from" the rank that was asked for.
+        The comparison as plain values, and where they come from: "chosen" says which were ``"auto"``, and
+        "lowered_from" is the rank that was requested.
     by_window : (n_windows, k, k) or (n_windows, k, l), or None
-        The distance in each window, where systems were compared window by window: ``distances`` and ``lower_bounds``
-        are means over windows, ``agreement`` is the lowest, ``converged`` means in all.
+        The distance in each window, if systems were compared window by window. ``distances`` and ``lower_bounds`` are
+        then means over windows, ``agreement`` is the minimum, and ``converged`` is true if all windows converged.
     two_sided : bool
-        Whether rows and columns are two sets of systems (``others`` were given), whatever their names.
+        Whether rows and columns are two sets of systems (``others`` were given).
     """
 
     distances: np.ndarray
@@ -83,7 +85,7 @@ class Similarity:
 
     @property
     def measure(self) -> Metric:
-        """The metric itself; one that was read from a file and is not known here can be shown but not computed."""
+        """The metric object. If it was read from a file and is not in `METRICS`, it can be shown but not computed."""
         return as_metric(self.comparison.metric)  # type: ignore[no-any-return]
 
     @property
@@ -93,7 +95,7 @@ class Similarity:
     def to_dataframe(self) -> "pd.DataFrame":
         """One row for each pair: system_a, system_b, distance, lower_bound, agreement, converged.
 
-        Systems compared among themselves have each unordered pair once; two sets have all pairs.
+        Each unordered pair of one set of systems is listed once. For two sets, all pairs are listed.
         """
         import pandas as pd
 
@@ -113,7 +115,7 @@ class Similarity:
         )
 
     def to_xarray(self) -> "xr.Dataset":
-        """The matrices with labelled axes ("system", "other", and "window" if any), the settings as attributes."""
+        """The matrices with labelled axes "system", "other" and "window" (if there are any), settings as attributes."""
         import xarray as xr
 
         axes = ("system", "other")
@@ -143,30 +145,30 @@ class Similarity:
         Parameters
         ----------
         seed : int >= 0
-            Unused by the classical solution that the scaling starts from, except for ties.
+            Random state. The scaling starts from the classical solution, so it only matters for ties.
 
         Returns
         -------
         places : (k, 2)
-            Points whose distances resemble those of the systems.
+            Points whose distances approximate those of the systems, in the unit of the metric.
         stress : float in [0, 1]
             Low stress (below 0.1) means that distances on the map are faithful (Kruskal 1964).
 
         Raises
         ------
         DataError
-            Two sets of systems: a map needs the distances of one set among themselves.
+            Two sets of systems. A map needs the distances between the systems of one set.
         """
         from sklearn.manifold import MDS
 
         if self.two_sided:
-            raise DataError("a map needs the distances of systems among themselves; others were given here")
+            raise DataError("a map needs the distances of systems among themselves, but this comparison has others")
         mds = MDS(2, metric="precomputed", init="classical_mds", n_init=1, normalized_stress=True, random_state=seed)
         places = mds.fit_transform(self.distances)
         return places, float(mds.stress_)
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to one netCDF file, complete or not at all; returns the path. `load` reads it back."""
+        """Write everything to one netCDF file and return its path; an interrupted call leaves no partial file."""
         path = Path(path)
         dataset = self.to_xarray()
         for axis, labels, operators in self._sides():
@@ -179,7 +181,7 @@ class Similarity:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            # in memory first: HDF5 ends the interpreter when a disk is full
+            # written in memory first: HDF5 aborts the interpreter if a disk is full
             temporary.write_bytes(dataset.to_netcdf(engine="h5netcdf"))
             os.replace(temporary, path)
         finally:
@@ -188,18 +190,18 @@ class Similarity:
 
     @classmethod
     def load(cls, path: str | Path) -> "Similarity":
-        """Read what `save` wrote, in this version or in 0.1.
+        """Read a file that `save` wrote, in this version or in 0.1.
 
         Raises
         ------
         DataError
-            No such file, or one that is damaged or holds something else.
+            A file that does not exist, is damaged, or was not written by `save`.
         """
         import xarray as xr
 
         path = Path(path)
         if not path.is_file():
-            raise DataError(f"{path} is no file ({path.absolute()}); give one written by Similarity.save")
+            raise DataError(f"{path} is not a file ({path.absolute()}); give one written by Similarity.save")
         try:
             with xr.open_dataset(path, engine="h5netcdf") as file:
                 dataset = file.load()
@@ -213,7 +215,7 @@ class Similarity:
                 for axis, names in (("system", labels), ("other", other_labels))
             )
             comparison, settings, two_sided = _read_attributes(dataset.attrs, labels != other_labels)
-        except Exception as problem:  # h5py and xarray raise a dozen kinds for damaged files
+        except Exception as problem:  # h5py and xarray raise many kinds of errors for damaged files
             raise DataError(
                 f"{path} is damaged, or not written by Similarity.save ({type(problem).__name__}: {problem}); "
                 f"compute it again"
@@ -245,7 +247,7 @@ def _read_attributes(attributes: Any, names_differ: bool) -> tuple[Comparison, d
 
 
 def _checksum(dataset: "xr.Dataset") -> str:
-    """SHA-256 of all names, values and attributes: HDF5 reads a file in which a byte has turned without complaint."""
+    """SHA-256 of all names, values and attributes, because HDF5 itself does not notice a changed byte."""
     digest = hashlib.sha256(repr(sorted((key, str(value)) for key, value in dataset.attrs.items())).encode())
     for name, variable in sorted(dataset.variables.items(), key=lambda item: str(item[0])):
         values = variable.values
@@ -255,7 +257,7 @@ def _checksum(dataset: "xr.Dataset") -> str:
 
 
 def _labelled_operators(dataset: "xr.Dataset", axis: str, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Operators by label, or tuples of those of all windows."""
+    """Operators by label, or tuples of the operators of all windows."""
     if f"{axis}_matrix" in dataset:
         return dict(zip(labels, _operators_from_xarray(dataset, axis), strict=True))
     if f"{axis}_piece_matrix" in dataset:
@@ -266,7 +268,7 @@ def _labelled_operators(dataset: "xr.Dataset", axis: str, labels: tuple[str, ...
 
 
 def _operators_to_xarray(operators: list[Any], axis: str) -> "xr.Dataset":
-    """Operators along ``axis``; bases and means lie one below the other, since channel counts may differ."""
+    """Operators along ``axis``; bases and means are concatenated, because channel counts may differ."""
     import xarray as xr
 
     matrices = np.stack([getattr(operator, "matrix", operator).cpu().numpy() for operator in operators])

@@ -113,6 +113,11 @@ def load_recording(
         `pandas.DataFrame.query` that is true or false in each row: "correct == 1 and rule == 'fdgo'". A column of 0 and
         1 alone is refused.
 
+    Returns
+    -------
+    Recording
+        You can pass it to `compare`.
+
     Raises
     ------
     DataError
@@ -177,9 +182,19 @@ def load_recording(
 
 
 def load_recordings(paths: Iterable[str | Path], **choices: Any) -> dict[str, Recording]:
-    """Read several systems with the same choices; a mapping from name to recording for `compare`.
+    """Read several systems with the same choices.
 
-    Files of one name are told apart by their folders.
+    Parameters
+    ----------
+    paths : iterable of paths
+        One file for each system. If files have the same name, their folders become part of the labels.
+    **choices
+        Keyword arguments of `load_recording` except ``name``.
+
+    Returns
+    -------
+    dict from label to Recording
+        You can pass it to `compare`.
 
     Raises
     ------

@@ -343,7 +343,9 @@ def test_no_flipped_bit_is_read_as_another_result(angular, tmp_path):
 
 def test_missing_file_is_refused_with_its_full_path(tmp_path):
     for path in (tmp_path / "none.nc", tmp_path):
-        with pytest.raises(DataError, match=re.escape(f"{path} is no file ({path.absolute()}); give one written by")):
+        with pytest.raises(
+            DataError, match=re.escape(f"{path} is not a file ({path.absolute()}); give one written by")
+        ):
             Similarity.load(path)
 
 

@@ -142,9 +142,7 @@ def test_two_sides_may_use_the_same_names(tmp_path):
     assert explain(stored, "0", "1", dt=1.0).distance == pytest.approx(apart.distances[0, 1], abs=1e-9)
     with pytest.raises(DataError, match="a map needs the distances of systems among themselves"):
         stored.to_plane()
-    with pytest.warns(
-        UserWarning, match=r"compared at rank = 2 in place of 3, .* system 's': rank = 3 is out of reach"
-    ):
+    with pytest.warns(UserWarning, match=r"compared at rank = 2 instead of 3, .* system 's': rank = 3 is out of reach"):
         lowered = compare({"s": a[..., :2]}, {"s": b}, n_delays=1, rank=3, progress=False)
     assert lowered.comparison.rank == 2
 
@@ -283,11 +281,11 @@ def test_file_of_the_first_version_is_read():
         ({"dt": {"a": 0.1, "b": float("inf")}}, "dt of system 'b' = inf is not a time above 0"),
         (
             {"dt": {"a": 0.1, "b": 0.2}, "n_delays": 1, "rank": 2},
-            "steps_ahead = 1 is another time in each system; give ",
+            "steps_ahead = 1 is a different time in each system; give ",
         ),
         (
             {"dt": {"a": 0.1, "b": 0.2}, "n_delays": 3, "horizon": 0.4},
-            "n_delays = 3 is another time in each system; give",
+            "n_delays = 3 is a different time in each system; give",
         ),
         (
             {"metric": "spectral", "n_starts": 3},

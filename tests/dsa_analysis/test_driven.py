@@ -416,8 +416,8 @@ def changed(u: Tensor, trial: int, sample: int, value: float) -> Tensor:
 @pytest.mark.parametrize(
     ("inputs", "settings", "message"),
     [
-        (U[:3], {}, "system 'A' has 4 trials, and inputs came for 3; each needs its own"),
-        (U[:, :19], {}, "system 'A', trial 0 has 20 samples and its inputs 19; as many are needed"),
+        (U[:3], {}, "system 'A' has 4 trials, and inputs came for 3; give inputs for each"),
+        (U[:, :19], {}, "system 'A', trial 0 has 20 samples and its inputs 19; the numbers must agree"),
         ([*U[:2], U[2, 1:], U[3]], {}, "system 'A', trial 2 has 20 samples and its inputs 19"),
         (changed(U, 2, 7, np.nan), {}, "system 'inputs of A', trial 2, channel 1: 1 non-finite value, first at sample"),
         (changed(U, 1, 0, np.inf), {}, "system 'inputs of A', trial 1, channel 1: 1 non-finite value"),

@@ -167,7 +167,8 @@ def unequal() -> dict[str, Tensor]:
 
 def test_all_are_fitted_at_the_rank_that_all_carry_with_the_poorest_named():
     with pytest.warns(
-        UserWarning, match=r"all systems are compared at rank = 2 in place of 3, since 1 of 3 \('flat'\)"
+        UserWarning,
+        match=r"all systems are compared at rank = 2 instead of 3, which is too large for 1 of 3 \('flat'\)",
     ):
         result = compare(unequal(), n_delays=1, rank=3, center=False, progress=False)
     with warnings.catch_warnings():

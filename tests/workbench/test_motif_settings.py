@@ -40,7 +40,11 @@ RING = "{system: ring, dt: 0.05, parameters: {}}"
         ("compositional.motifs.chaos.dt", "0.02", r"horizons: pieces of one sequence have unequal dt \(line 0.01, "),
         ("lorenz.horizons.values", "[0.015]", "horizons: 0.015: horizon = 0.015 is not a whole number of samples"),
         ("lorenz.horizons.values", "[20]", "horizons: 20: a trial has 1000 samples"),
-        ("lorenz.horizons.dsa", "{}", "horizons: 0.01: dt is 0.005 to 0.01, so n_delays = 10 is another time .*window"),
+        (
+            "lorenz.horizons.dsa",
+            "{}",
+            "horizons: 0.01: dt is 0.005 to 0.01, so n_delays = 10 is a different time .*window",
+        ),
         ("compositional.dsa.metric", "anglar", r"compositional.dsa.metric: .*mean 'angular'\?"),
         ("dsa_epochs.strengths", "[1.0, 0.5]", r"strengths\[0\]: must be less than 1, got 1.0"),
         ("dsa_epochs.strengths", "[0.5, -0.1]", r"strengths\[1\]: must be greater than or equal to 0"),
