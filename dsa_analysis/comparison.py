@@ -89,7 +89,7 @@ class Comparison:
     remove_trace: bool = _choice(False, "bool", "compare operators without their mean eigenvalue", "flag", "metric")
     certificate: str = _choice(
         "fast", "fast | tight | auto", "how lower bounds of aligned distances are computed: 'fast' from spectra; "
-        "'tight' takes milliseconds a pair at rank 10 and often proves the alignment optimal; 'auto' is 'tight' where "
+        "'tight' takes milliseconds a pair at rank 10 and often proves the alignment optimal; 'auto' is 'tight' if "
         "the gap exceeds 5% and rank <= 12", "text", "metric",
     )  # fmt: skip
     n_sweeps: int = _choice(

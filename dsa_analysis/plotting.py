@@ -133,8 +133,8 @@ def plot_spectrum(
 def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) -> Axes:
     """Heat map of a column of ``choice.table`` over rank and n_delays. Admissible cells have a dot.
 
-    The chosen cell has a frame. By default ``value`` is the criterion that decided: "auroc" for identifiability, otherwise "gap". Cells without a
-    value are white.
+    The chosen cell has a frame, and cells without a value are white. By default ``value`` is what decided: "auroc" for
+    identifiability, otherwise "gap".
     """
     value = value or ("auroc" if choice.method == "identifiability" else "gap")
     table = choice.table

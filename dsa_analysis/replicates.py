@@ -1,6 +1,6 @@
 """Distances between recordings of the same system, and between systems whose trials are drawn again.
 
-They tell how much of a distance comes from the choice of trials: the noise floor, and the replicates for intervals.
+They show how much of a distance comes from the choice of trials: the noise floor, and the replicates for intervals.
 """
 
 from collections.abc import Callable
