@@ -1,8 +1,8 @@
 """Simple measures that fit no operator and need no matched trials: what a dynamical measure has to beat.
 
-    principal variances    arccos sum_k sqrt(l_k m_k) / sqrt(sum l_k sum m_k), with l and m the sorted eigenvalues of the
-                           two covariances of channels: how the variance is spread over dimensions, without time
-    autocorrelations       root mean square difference of the sorted lag-1 autocorrelations of single channels, at equal
+    principal variances    arccos sum_k sqrt(l_k m_k) / sqrt(sum l_k sum m_k), with l and m the sorted eigenvalues of
+                           the two covariances of channels: how variance is spread over dimensions, without time
+    autocorrelations       root mean square difference of the lag-1 autocorrelations of single channels, at equal
                            quantiles: how slow the channels are, one by one
 
 Both allow different numbers of trials, samples and channels.
@@ -46,7 +46,7 @@ class PrincipalVariances:
     def _spectrum(self, trials: Trials) -> Tensor:
         samples = torch.cat(list(trials)).double()
         samples = samples - samples.mean(0)
-        values = torch.linalg.svdvals(samples)[: self.n_leading]  # square roots of the eigenvalues, up to a factor
+        values = torch.linalg.eigvalsh(samples.T @ samples).flip(0)[: self.n_leading].clamp_min(0).sqrt()
         if not float(values[0]) > 0:
             raise DataError("a system does not vary: it has no variance to compare")
         return values / values.norm()

@@ -182,7 +182,7 @@ def attractor_states(
     start = start.expand(n_systems, -1, -1).clone()
     line = is_kind["line"].flatten()
     start[line, :, 0] = start[line, :, 0].tanh()
-    return euler(vector_field, start, pulses, p.dt, noise[..., None], None, p.n_substeps, increments)
+    return euler(vector_field, start, pulses, p.dt, noise[..., None], generator, p.n_substeps, increments)
 
 
 def deform(states: Tensor, strength: float, generator: torch.Generator) -> Tensor:

@@ -77,7 +77,7 @@ def euler(
     inputs: Tensor,
     dt: float,
     noise: Tensor | float,
-    generator: torch.Generator | None,
+    generator: torch.Generator,
     n_substeps: int = 1,
     increments: Tensor | None = None,
 ) -> Tensor:
@@ -99,12 +99,10 @@ def euler(
     x, step = start, dt / n_substeps
     scale = noise * step**0.5
     samples = []
-    for u, more in zip(
-        inputs.unbind(-2), increments.unbind(-3) if increments is not None else [None] * inputs.shape[-2]
-    ):
+    for t, u in enumerate(inputs.unbind(-2)):
         samples.append(x)
         for k in range(n_substeps):
-            w = normal(x.shape, generator).to(x.device) if more is None else more[..., k, :]
+            w = normal(x.shape, generator).to(x.device) if increments is None else increments[..., t, k, :]
             x = x + step * vector_field(x, u) + scale * w
     trajectories = torch.stack(samples, -2)
     if not bool(torch.isfinite(trajectories[..., -1, :]).all()):

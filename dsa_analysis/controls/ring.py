@@ -14,9 +14,10 @@ n = 0 the network is a ring. The topology changes where the bump no longer jumps
 `crossings` counts jumps from the position of the bump. The published figure goes to n = l. Near n = 2 l the two ends no
 longer inhibit each other and the bump stays at one of them: two points.
 
-On the closed ring all places are alike. A function of the activity of single cells, such as sigmoid(beta x), keeps that,
-so covariances stay circulant and the principal components stay pairs of waves cos(k theta), sin(k theta): whitened
-coordinates, and with them operators, do not change. That is why distances between operators should not see beta.
+On the closed ring all places are alike. A function of the activity of single cells, such as sigmoid(beta x), keeps
+that, so covariances stay circulant and the principal components stay pairs of waves cos(k theta), sin(k theta):
+whitened coordinates, and with them operators, do not change as long as the rank takes the same pairs. That is why
+distances between operators should not see beta.
 """
 
 from collections.abc import Sequence
@@ -166,7 +167,7 @@ def bump_positions(activity: Tensor, n_cells: int) -> Tensor:
 
 
 def crossings(activity: Tensor, n_cells: int) -> Tensor:
-    """How often the bump passes from one end of the cells to the other, per trial: (...,) from (..., n_times, 2 n_cells).
+    """How often the bump passes from one end of the cells to the other: (...,) from (..., n_times, 2 n_cells).
 
     On the closed ring the ends are neighbours like any other two cells.
     """
