@@ -10,7 +10,8 @@ Arrays are (n_trials, n_times, n_channels); see `compare`. The method is Dynamic
 from dsa_analysis.alignment import Alignment, align
 from dsa_analysis.baselines import cka_distance, procrustes_distance
 from dsa_analysis.choose import EmbeddingChoice, choose_embedding
-from dsa_analysis.compare import ComparisonParameters, Similarity, compare
+from dsa_analysis.compare import compare
+from dsa_analysis.comparison import Comparison
 from dsa_analysis.data import DataError, omit_trials
 from dsa_analysis.dmd import Operator, common_weights, fit_operator, repeat_variance, singular_spectrum
 from dsa_analysis.driven import DrivenOperator, fit_driven_operator
@@ -29,15 +30,18 @@ from dsa_analysis.inference import (
     spearman_interval,
     trial_replicates,
 )
+from dsa_analysis.metrics import METRICS, Metric, Pairs
 from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
+from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import match_modes, spectral_distance
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
 from dsa_analysis.windows import sliding_windows
 
 __all__ = [
+    "METRICS",
     "Alignment",
-    "ComparisonParameters",
+    "Comparison",
     "DataError",
     "DrivenOperator",
     "EmbeddingChoice",
@@ -45,7 +49,9 @@ __all__ = [
     "Explanation",
     "Interval",
     "LorenzRegime",
+    "Metric",
     "Operator",
+    "Pairs",
     "PermutationTest",
     "Recording",
     "Similarity",

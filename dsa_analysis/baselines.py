@@ -1,4 +1,4 @@
-"""What people compared representations with before: CKA and Procrustes, as angles, on trials matched sample by sample.
+"""What representations were compared with before: CKA and Procrustes, as angles, on trials matched sample by sample.
 
 With X (n_samples, n_channels) centred, samples of all trials one below the other, the same trials in the same order in
 both systems,
@@ -6,10 +6,10 @@ both systems,
     cka         arccos |X^T Y|_F^2 / (|X^T X|_F |Y^T Y|_F)       Kornblith et al. 2019, eq. 4, linear kernel
     procrustes  arccos |X^T Y|_* / (|X|_F |Y|_F)                 Williams et al. 2021, angular shape distance
 
-Both are static: shuffling time in both systems alike changes nothing. Channel counts may differ.
+Both are static: if time is shuffled in both systems alike, nothing changes. Channel counts may differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,48 +17,87 @@ from torch import Tensor
 
 from dsa_analysis.data import DataError, as_trials
 
-BASELINES = ("cka", "procrustes")
+Trials = list[Tensor]  # of one system, (n_times, n_channels) each
+Names = tuple[Sequence[str], Sequence[str]]  # of the systems of both sides, for messages
 
 
 def cka_distance(x: Any, y: Any) -> Tensor:
-    """Angle in [0, pi/2] between linear kernels of two systems, scalar; arguments as in `as_trials`, trials matched."""
-    return static_distances({"x": as_trials(x, "x")}, {"y": as_trials(y, "y")}, "cka")[0, 0]
+    """Angle between the linear kernels of two systems.
+
+    Parameters
+    ----------
+    x, y : systems as in `compare`, as data
+        Trial k of ``x`` corresponds to trial k of ``y``, sample by sample. Channel counts may differ.
+
+    Returns
+    -------
+    Tensor, scalar, in [0, pi/2]
+    """
+    return cka_distances([as_trials(x, "x")], [as_trials(y, "y")], (("x",), ("y",)))[0]
 
 
 def procrustes_distance(x: Any, y: Any) -> Tensor:
-    """Angle in [0, pi/2] between two systems after the best orthogonal transform, scalar; as `cka_distance`."""
-    return static_distances({"x": as_trials(x, "x")}, {"y": as_trials(y, "y")}, "procrustes")[0, 0]
+    """Angle between two systems after the best orthogonal transform; arguments and result as in `cka_distance`."""
+    return procrustes_distances([as_trials(x, "x")], [as_trials(y, "y")], (("x",), ("y",)))[0]
 
 
-def static_distances(systems: Mapping[str, list[Tensor]], others: Mapping[str, list[Tensor]], metric: str) -> Tensor:
-    """Angles (k, l) of all ``systems`` to all ``others``; all cross-products come from one, of stacked channels."""
-    reference = next(iter(systems))
-    shape = [len(trial) for trial in systems[reference]]
-    for name, trials in [*systems.items(), *others.items()]:
+def cka_distances(first: Sequence[Trials], second: Sequence[Trials], names: Names | None = None) -> Tensor:
+    """`cka_distance` of P pairs of systems, (P,)."""
+    return _angles(first, second, names, "cka", lambda block: block.square().sum(), lambda x: (x.T @ x).norm())
+
+
+def procrustes_distances(first: Sequence[Trials], second: Sequence[Trials], names: Names | None = None) -> Tensor:
+    """`procrustes_distance` of P pairs of systems, (P,)."""
+    return _angles(
+        first, second, names, "procrustes", lambda block: torch.linalg.svdvals(block).sum(), lambda x: x.norm()
+    )
+
+
+def _angles(
+    first: Sequence[Trials],
+    second: Sequence[Trials],
+    names: Names | None,
+    metric: str,
+    overlap: Callable[[Tensor], Tensor],
+    size: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """arccos of the overlap of X^T Y over the sizes of X and Y."""
+    _refuse_unmatched(first, second, names, metric)
+    # a system takes part in many pairs, and comes as the same list in each
+    left, right = ({id(trials): _centred(trials) for trials in side} for side in (first, second))
+    sizes = {key: size(x) for key, x in (left | right).items()}
+    place = {key: at for at, key in enumerate(right)}
+    stacked, widths = torch.cat(list(right.values()), 1), [y.shape[1] for y in right.values()]
+    partners: dict[int, list[int]] = {}
+    for pair, trials in enumerate(first):
+        partners.setdefault(id(trials), []).append(pair)
+    cosines = stacked.new_empty(len(first))
+    for key, pairs in partners.items():
+        blocks = (left[key].T @ stacked).split(widths, 1)  # the cross products of one system with all others
+        for pair in pairs:
+            other = id(second[pair])
+            cosines[pair] = overlap(blocks[place[other]]) / sizes[key] / sizes[other]
+    return cosines.clamp_max(1).arccos()
+
+
+def _refuse_unmatched(first: Sequence[Trials], second: Sequence[Trials], names: Names | None, metric: str) -> None:
+    systems = [*first, *second]
+    called = [*names[0], *names[1]] if names else [f"system {k}" for k in range(len(systems))]
+    shape = [len(trial) for trial in systems[0]]
+    for name, trials in zip(called, systems, strict=True):
         if [len(trial) for trial in trials] != shape:
             raise DataError(
-                f"metric = {metric!r} compares trials sample by sample, but system {name!r} has {len(trials)} trials "
-                f"of {_lengths(trials)} samples and system {reference!r} {len(shape)} of "
-                f"{_lengths(systems[reference])}; give matched trials, or use metric = 'angular'"
+                f"metric = {metric!r} compares trials sample by sample, but {name} has {len(trials)} trials "
+                f"of {_lengths(trials)} samples and {called[0]} {len(shape)} of "
+                f"{_lengths(systems[0])}; give matched trials, or use metric = 'angular'"
             )
-    left, right = ({name: _centred(trials) for name, trials in group.items()} for group in (systems, others))
-    products = torch.cat(list(left.values()), 1).T @ torch.cat(list(right.values()), 1)
-    rows = products.split([x.shape[1] for x in left.values()], 0)
-    blocks = [row.split([y.shape[1] for y in right.values()], 1) for row in rows]
-    if metric == "cka":
-        overlap = torch.stack([torch.stack([block.square().sum() for block in row]) for row in blocks])
-        size = [torch.stack([(x.T @ x).norm() for x in group.values()]) for group in (left, right)]
-    else:
-        overlap = torch.stack([torch.stack([torch.linalg.svdvals(block).sum() for block in row]) for row in blocks])
-        size = [torch.stack([x.norm() for x in group.values()]) for group in (left, right)]
-    return (overlap / size[0][:, None] / size[1]).clamp_max(1).arccos()
 
 
-def _centred(trials: list[Tensor]) -> Tensor:
+def _centred(trials: Trials) -> Tensor:
     samples = torch.cat(trials).double()
     return samples - samples.mean(0)
 
 
-def _lengths(trials: list[Tensor]) -> str:
+def _lengths(trials: Trials) -> str:
     lengths = sorted({len(trial) for trial in trials})
     return str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"

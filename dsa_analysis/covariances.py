@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
 import torch
-from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor
 
 from dsa_analysis.data import DataError
@@ -183,11 +182,11 @@ def lag_covariances(trials: list[Tensor], p: EmbeddingParameters, name: str = "s
     _refuse_memory(p.n_delays * trials[0].shape[1], p, trials[0], name)
     mean = _mean(trials, p.center)
     m, d, s, c = p.n_delays, p.delay_interval, p.steps_ahead, len(mean)
-    if s % d == 0:  # every d-th sample is a trial of its own, in which windows have no holes
+    if s % d == 0 and s // d <= m:  # every d-th sample is a trial of its own, in which windows have no holes
         phases = [trial[start::d] for trial in trials for start in range(d)]
         J = lag_gram(phases, mean, m + s // d)
         past, cross = J[s // d :, :, s // d :], J[s // d :, :, :m]
-    else:  # a window and its successor hold different phases: each sample carries the one s later beside it
+    else:  # they hold different phases, or lie farther apart than a window: each sample carries the one s later
         pairs = [torch.cat([trial[:-s], trial[s:]], 1) for trial in trials]
         J = lag_gram([pair[start::d] for pair in pairs for start in range(d)], mean.repeat(2), m)
         past, cross = J[:, :c, :, :c], J[:, :c, :, c:]
@@ -287,6 +286,8 @@ def _pieces(trials: list[Tensor], mean: Tensor, past: int, numbers: int = 1 << 1
 
 def _leading(gram: Tensor, n_values: int) -> tuple[Tensor, Tensor]:
     """Square roots of the largest eigenvalues, descending, and their vectors as columns."""
+    from scipy.sparse.linalg import ArpackError, eigsh
+
     n_values = min(n_values, len(gram))
     if gram.device.type == "cpu" and 4 * n_values < len(gram):
         try:
@@ -393,11 +394,15 @@ def _refuse_short(trials: list[Tensor], p: EmbeddingParameters, name: str) -> No
         shortest = min(map(len, trials))
         longest = (shortest - p.steps_ahead - 1) // p.delay_interval + 1
         where = f"trial{'s' * (len(short) > 1)} {', '.join(map(str, short[:10]))}{', ...' * (len(short) > 10)}"
+        nearer = ""
+        if p.steps_ahead > 1 and shortest > p.window:
+            nearer = f", or at most {shortest - p.window} samples ahead (steps_ahead, or horizon as a time)"
         remedy = f"at most n_delays = {longest} fits" if longest > 0 else "not even n_delays = 1 fits"
         raise DataError(
             f"n_delays = {p.n_delays} with delay_interval = {p.delay_interval} needs trials of at least {needed} "
             f"samples ({p.window} for one window, {p.steps_ahead} more to predict), but system {name!r}, {where} "
-            f"{'has' if len(short) == 1 else 'have as few as'} {shortest}; {remedy}, or leave the short trials out by "
+            f"{'has' if len(short) == 1 else 'have as few as'} {shortest}; {remedy}{nearer}, or leave the short trials "
+            f"out by "
             f"omit_trials(systems, shorter_than={needed})"
         )
 

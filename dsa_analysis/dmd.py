@@ -24,7 +24,7 @@ Over one sample slow dynamics hardly differ from standing still, and the operato
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ from dsa_analysis import covariances, spectra
 from dsa_analysis.covariances import Directions
 from dsa_analysis.data import DataError, as_device, as_trials, check_count
 from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters, delay_embed
+
+if TYPE_CHECKING:
+    from dsa_analysis.comparison import Comparison
 
 LEAST_SIGNAL = 0.05  # share of signal below which compensating the rest would divide by the error of its estimate
 
@@ -160,17 +163,11 @@ class Operator:
 
 def fit_operator(
     trials: Any,
+    how: "Comparison | None" = None,
     *,
-    n_delays: int,
-    rank: int,
-    delay_interval: int = 1,
-    steps_ahead: int = 1,
-    ridge: float = 1e-8,
-    center: bool = True,
-    estimator: str = "least_squares",
-    noise_variance: Any = None,
     device: str | torch.device | None = None,
     name: str = "system",
+    **choices: Any,
 ) -> Operator:
     """Fit the linear dynamics of one system in delay coordinates.
 
@@ -178,28 +175,20 @@ def fit_operator(
     ----------
     trials : (n_trials, n_times, n_channels), (n_times, n_channels), or a list of (n_times_i, n_channels)
         Real and finite. No window crosses from one trial into another.
-    n_delays, delay_interval : int >= 1
-        m and d: copies in a window with the present one, and their spacing in samples.
-    rank : int, 1 .. n_delays * n_channels
-        Dimensions kept, and so the size of the operator.
-    steps_ahead : int >= 1
-        s, samples from a window to the one it predicts. For noisy recordings of slow dynamics take about a window.
-    ridge : float >= 0
-        Added to the unit diagonal of V^T V.
-    center : bool
-        Subtract each channel's mean over all samples. Without it an offset takes a direction of its own and moves the
-        distance.
-    estimator : "least_squares", "total_least_squares", "noise_compensated" or "signal_weighted"
-        How A is estimated; the equations stand at the top of the module. For noisy recordings take "signal_weighted"
-        with a generous rank.
-    noise_variance : float or (n_channels,), optional
-        Variance of white measurement noise. By default that of each channel is estimated from the directions in which
-        its windows vary least, which takes at least two delays and a signal that is smooth over a window;
-        `repeat_variance` takes it from repeats of a condition. Used by "noise_compensated" and "signal_weighted".
+    how : Comparison, optional
+        The embedding and the estimator, and what else a comparison has, which plays no part here.
     device : str or torch.device, optional
         Where the work is done; by default where the data are. Arithmetic is float64.
     name : str
         What messages call the system.
+    **choices
+        Fields of `Comparison`, which override those of ``how``: ``n_delays`` and ``rank`` are needed;
+        ``delay_interval``, ``steps_ahead`` or ``horizon`` with ``dt``, ``ridge``, ``center``, ``estimator`` (the
+        equations are at the top of the module) and ``noise_variance`` have defaults.
+
+    Returns
+    -------
+    Operator
 
     Raises
     ------
@@ -207,9 +196,16 @@ def fit_operator(
         Trials too short for a window and its successor, a rank beyond what the data carry or, compensated, beyond the
         signal (the largest admissible is named), noise that cannot be told from signal, or more memory than there is;
         and whatever `as_trials` refuses.
+
+    Warns
+    -----
+    UserWarning
+        If the cut goes through a cluster of singular values, or if there are few transitions.
     """
-    parameters = EmbeddingParameters(n_delays, rank, delay_interval, steps_ahead, ridge, center, estimator)
-    operator, concerns = fit(as_trials(trials, name, as_device(device)), parameters, name, noise_variance)
+    from dsa_analysis.comparison import as_comparison
+
+    how = as_comparison(how, choices)
+    operator, concerns = fit(as_trials(trials, name, as_device(device)), how.embedding(name), name, how.noise_of(name))
     for concern in concerns:
         warnings.warn(f"system {name!r}: {concern}", stacklevel=2)
     return operator

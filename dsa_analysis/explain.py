@@ -11,17 +11,21 @@ pairs, and is the eigenvectors themselves where the operator is normal. So |E q|
 differently to a state along that mode, no share is negative, and all shares add up to one.
 """
 
+import warnings
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from dsa_analysis.alignment import align, as_operators
-from dsa_analysis.compare import Similarity
 from dsa_analysis.data import DataError, check_choice
-from dsa_analysis.spectra import frequencies, time_constants
+from dsa_analysis.metrics import Stored, takes
+from dsa_analysis.similarity import Similarity
+from dsa_analysis.spectra import aliases, frequencies, time_constants
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -36,45 +40,69 @@ class Explanation:
         first, so that ``first`` is nearly block-diagonal.
     modes : pandas.DataFrame
         One row for each mode of each system, conjugate eigenvalues being one mode: system, eigenvalue (of the operator
-        as fitted, imaginary part >= 0), time_constant in ms (negative for modes that grow), frequency in Hz, share in
-        [0, 1] of the squared difference; shares of one system add up to 1, and are NaN where there is no difference.
+        as fitted, imaginary part >= 0), time_constant in ms (negative for modes that grow), frequency in Hz, could_be
+        (all frequencies in Hz that look the same to an operator over several samples, a tuple), share in [0, 1] of the
+        squared difference; shares of one system add up to 1, and are NaN if there is no difference.
     distance : float, in rad
     """
 
     names: tuple[str, str]
     first: Tensor
     second: Tensor
-    modes: pd.DataFrame
+    modes: "pd.DataFrame"
     distance: float
 
 
-def explain(similarity: Similarity, first: str, second: str, *, dt: float, window: str | None = None) -> Explanation:
-    """Share out the difference of two of the systems compared among their modes.
+def explain(
+    similarity: Similarity, first: str, second: str, *, dt: float | None = None, window: str | None = None
+) -> Explanation:
+    """Divide the difference between two of the systems compared among their modes.
 
     Parameters
     ----------
     similarity : Similarity
-        With metric "angular" or "euclidean"; ``second`` may be one of its ``others``.
+        By a metric that aligns operators, such as "angular"; ``second`` may be one of its ``others``.
     first, second : str
         Labels.
-    dt : float > 0, in ms
-        Sampling interval, for time constants and frequencies.
+    dt : float > 0, in ms, optional
+        Sampling interval, for time constants and frequencies; by default that of the comparison, taken as ms.
     window : str, optional
-        Where systems were compared window by window: which of the windows, each of which has an operator of its own.
+        If systems were compared window by window: which of the windows, each of which has an operator of its own.
+
+    Returns
+    -------
+    Explanation
 
     Raises
     ------
     DataError
-        An unknown label or window, a window left out or given for whole trials, a metric without operators or without
-        alignment, or a sampling interval that is not positive.
+        An unknown label or window, a window missing or given for whole trials, a metric without operators or without
+        alignment, or no positive sampling interval.
+
+    Warns
+    -----
+    UserWarning
+        If operators predict several samples ahead and a frequency may be an alias of a higher one.
     """
-    check_choice("metric", similarity.metric, ("angular", "euclidean"))
+    aligns = similarity.measure.needs == "operators" and (
+        takes(similarity.measure, "n_starts") or isinstance(similarity.measure, Stored)
+    )
+    if not aligns:
+        raise DataError(
+            f"metric = {similarity.metric!r} aligns no operators, so there is nothing to explain; compare with "
+            f"metric = 'angular'"
+        )
     check_choice("first", first, similarity.labels)
     check_choice("second", second, similarity.other_labels)
-    if not dt > 0:
-        raise DataError(f"dt = {dt!r} is not a time in ms above 0")
+    how = similarity.comparison
+    intervals = [how.interval(name) if dt is None else dt for name in (first, second)]
+    for interval in intervals:
+        if interval is None or not interval > 0:
+            raise DataError(f"dt = {interval!r} is not a time in ms above 0")
+    import pandas as pd
+
     originals = similarity.operators[first], similarity.other_operators[second]
-    windows = list(similarity.settings.get("windows", ()))
+    windows = list(how.windows or ())
     if windows and window is None:
         raise DataError(
             f"systems were compared window by window; give window as one of {', '.join(map(repr, windows))}"
@@ -84,24 +112,38 @@ def explain(similarity: Similarity, first: str, second: str, *, dt: float, windo
             raise DataError(f"window = {window!r} came, but whole trials were compared; leave window out")
         check_choice("window", window, windows)
         originals = originals[0][windows.index(window)], originals[1][windows.index(window)]
-    settings = {key: similarity.settings[key] for key in ("n_starts", "group", "remove_trace", "seed")}
-    solved = align(*originals, **settings, device="cpu")
-    scaled = [_Unit.of(getattr(original, "matrix", original), settings["remove_trace"]) for original in originals]
+    solved = align(
+        *originals, n_starts=how.n_starts, group=how.group, remove_trace=how.remove_trace, seed=how.seed, device="cpu"
+    )
+    scaled = [_Unit.of(getattr(original, "matrix", original), how.remove_trace) for original in originals]
     A, M = scaled[0].matrix, solved.transform @ scaled[1].matrix @ solved.transform.mT
-    tables = []
-    for name, original, unit, matrix in zip((first, second), originals, scaled, (A, M), strict=True):
+    tables, folded = [], False
+    sides = zip((first, second), originals, scaled, (A, M), intervals, strict=True)
+    for name, original, unit, matrix, interval in sides:
         steps = original.parameters.steps_ahead if hasattr(original, "parameters") else 1
+        step = interval * steps  # type: ignore[operator]
         values, basis = _modes(matrix)
         eigenvalues = values * unit.norm + unit.mean
         share = ((A - M).to(basis) @ basis).abs().square().sum(0) / (A - M).square().sum()
+        found = 1000 * frequencies(eigenvalues, step)  # dt is in ms
+        folded |= steps > 1 and bool((found.abs() > 1e-9).any())
         table = {
             "system": name,
             "eigenvalue": eigenvalues,
-            "time_constant": time_constants(eigenvalues, dt * steps),
-            "frequency": 1000 * frequencies(eigenvalues, dt * steps),  # dt is in ms
+            "time_constant": time_constants(eigenvalues, step),
+            "frequency": found,
+            "could_be": [tuple(1000 * f for f in aliases(float(f) / 1000, step, interval)) for f in found],  # type: ignore[arg-type]
             "share": torch.where(values.imag > 0, 2 * share, share),  # for its conjugate, too
         }
         tables.append(pd.DataFrame(table)[(values.imag >= 0).numpy()])
+    if folded:
+        steps = max(getattr(getattr(one, "parameters", None), "steps_ahead", 1) for one in originals)
+        limit = 500 / (steps * max(intervals))  # type: ignore[type-var]
+        warnings.warn(
+            f"operators over {steps} samples know frequencies only below {limit:.3g} Hz; those shown may be aliases of "
+            f"higher ones, listed under could_be (time constants are not affected)",
+            stacklevel=2,
+        )
     values, basis = _modes(A)
     planes = torch.cat([torch.stack([q.real, q.imag], 1) * 2**0.5 if value.imag > 0 else q.real[:, None]
                         for value, q in zip(values, basis.T, strict=True) if value.imag >= 0], 1)  # fmt: skip

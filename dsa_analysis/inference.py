@@ -10,23 +10,25 @@ All take a `Similarity` of systems among themselves or its matrix (k, k).
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-from scipy.stats import norm
-from scipy.stats import t as student
-from sklearn.metrics import silhouette_score
+from scipy.special import ndtr, ndtri, stdtrit
 from tqdm import tqdm
 
 from dsa_analysis.alignment import as_operators
-from dsa_analysis.baselines import BASELINES, static_distances
-from dsa_analysis.compare import METRICS, ComparisonParameters, Similarity, all_operators
-from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
+from dsa_analysis.comparison import Comparison, as_comparison
+from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_count
 from dsa_analysis.dmd import Operator, fit
-from dsa_analysis.pairs import solve_pairs
+from dsa_analysis.metrics import is_matched
+from dsa_analysis.operators import Key, fit_all
+from dsa_analysis.pairs import Systems, solve_pairs
+from dsa_analysis.similarity import Similarity
 from dsa_analysis.windows import cut
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Interval(NamedTuple):
@@ -46,65 +48,84 @@ class Interval(NamedTuple):
 
 def noise_floor(
     systems: Any,
+    how: Comparison | None = None,
     *,
-    n_delays: int,
-    rank: int,
-    metric: str = "angular",
     n_splits: int = 5,
-    seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = True,
-    **settings: Any,
-) -> pd.Series:
-    """Distance between two halves of the trials of each system: what these data cannot tell from nothing.
+    **choices: Any,
+) -> "pd.Series":
+    """Distance between two halves of the trials of each system: smaller distances cannot be told from zero.
 
-    The mean over several splits, the odd against the even trials first, then halves drawn at random; both halves have
-    the same number of trials, so one stays out where the number is odd. Each half holds half of the trials, so the
-    floor of all of them is somewhat lower. "cka" and "procrustes" need matched trials, of which a system has only one
-    set: they have no such floor.
+    The mean over several splits: the odd against the even trials first, then halves drawn at random. Both halves have
+    the same number of trials, so one is left out where the number is odd. Each half holds half of the trials, so the
+    floor of all of them is somewhat lower.
 
     Parameters
     ----------
-    systems, n_delays, rank, metric, device, progress, settings
-        As in `compare`.
+    systems : as in `compare`, as data
+    how : Comparison, optional
+        The same as for `compare`; its seed also draws the splits.
     n_splits : int >= 1
         Time grows in proportion; one split of few trials is itself uncertain.
-    seed : int >= 0
-        Of the splits and of the alignments.
+    device : str or torch.device, optional
+    progress : bool
+        Show bars on stderr for what takes more than two seconds.
+    **choices
+        Fields of `Comparison`, which override those of ``how``.
 
     Returns
     -------
     pandas.Series
-        One distance a system, by label.
+        One distance for each system, by label.
+
+    Raises
+    ------
+    DataError
+        A system with one trial; windows; a metric that compares matched trials, of which a system has only one set; and
+        whatever `compare` refuses.
     """
-    check_choice("metric", metric, [name for name in METRICS if name not in BASELINES])
+    import pandas as pd
+
+    how = as_comparison(how, choices)
+    if is_matched(how.metric):
+        raise DataError(
+            f"metric = {how.metric.name!r} compares matched trials, and a system has only one set of them: it has no "
+            f"noise floor"
+        )
+    if how.windows is not None:
+        raise DataError("a noise floor is that of whole trials: leave windows out, or cut the trials first")
     check_count("n_splits", n_splits)
-    check_count("seed", seed, 0)
-    wanted = ComparisonParameters(n_delays, rank, **settings)
     trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
     for name, parts in trials.items():
         if len(parts) < 2:
             raise DataError(f"system {name!r} has one trial; a floor needs two halves, so at least 2 trials")
-    generator = np.random.default_rng(seed)
-    halves: list[dict[str, Any]] = [{}, {}]
+    generator = np.random.default_rng(how.seed)
+    halves: list[dict[Key, Any]] = [{}, {}]
     for split in range(n_splits):
         for name, parts in trials.items():
             n = len(parts) // 2
             order = generator.permutation(len(parts)) if split else np.r_[0 : 2 * n : 2, 1 : 2 * n : 2]
             for side, chosen in enumerate((order[:n], order[n : 2 * n])):
-                halves[side][f"{name}, half {2 * split + side}"] = [parts[i] for i in np.sort(chosen)]
-    operators = all_operators(halves, wanted, None, progress)
-    stacked = as_operators([operator for half in operators for operator in half.values()], "operators")
-    first = torch.arange(len(stacked) // 2, device=stacked.device)
-    names = [f"system {name!r}" for half in operators for name in half]
-    budget: dict[str, Any] = {
-        "n_starts": wanted.n_starts,
-        "group": wanted.group,
-        "remove_trace": wanted.remove_trace,
-        "names": names,
-    }
-    floor = solve_pairs(stacked, first, first + len(first), metric, **budget, seed=seed, progress=progress)[0]
-    return pd.Series(floor.view(n_splits, -1).mean(0).cpu().numpy(), index=list(trials), name="noise floor")
+                called = f"{name}, half {2 * split + side}"
+                halves[side][Key(name, 2 * split + side, called=called)] = [parts[i] for i in np.sort(chosen)]
+    everyone = halves[0] | halves[1]
+    values = _needed(everyone, how, progress)
+    first = torch.arange(len(halves[0]))
+    if isinstance(values, torch.Tensor):
+        first = first.to(values.device)
+    names = [f"system {str(key)!r}" for key in everyone]
+    solved = solve_pairs(how.metric, values, first, first + len(first), how.options(), names=names, progress=progress)
+    floor = solved.distance.view(n_splits, -1).mean(0).cpu().numpy()
+    return pd.Series(floor, index=list(trials), name="noise floor")
+
+
+def _needed(pieces: dict[Key, Any], how: Comparison, progress: bool) -> Systems:
+    """What the metric needs of some trials."""
+    if how.metric.needs == "trials":
+        return list(pieces.values())
+    stacked = as_operators(list(fit_all(pieces, how, None, progress, stacklevel=5).values()), "operators")
+    return stacked if how.metric.needs == "operators" else torch.linalg.eigvals(stacked)
 
 
 def trial_replicates(
@@ -116,10 +137,11 @@ def trial_replicates(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Distances of systems whose trials were drawn again, with replacement, as many as there are: (n_replicates, k, k).
+    """Distances of systems whose trials were drawn again, with replacement, as many as there are.
 
-    What of a distance rests on the trials that happened to be recorded; for `distance_intervals`, and as ``replicates``
-    of the other intervals. Settings are those of ``similarity``, and each replicate takes as long as that comparison.
+    They show how much of a distance depends on the trials that happened to be recorded; for `distance_intervals`, and
+    as ``replicates`` of the other intervals. Systems are compared as in ``similarity``, and each replicate takes as
+    long as that comparison.
 
     Parameters
     ----------
@@ -130,6 +152,14 @@ def trial_replicates(
         windows, and distances are again means over windows.
     n_replicates : int >= 1
     seed : int >= 0
+        Of the draws.
+    device : str or torch.device, optional
+    progress : bool
+        Show a bar on stderr for what takes more than two seconds.
+
+    Returns
+    -------
+    ndarray, (n_replicates, k, k)
 
     Raises
     ------
@@ -139,68 +169,62 @@ def trial_replicates(
     check_count("n_replicates", n_replicates)
     check_count("seed", seed, 0)
     trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
-    if tuple(trials) != similarity.labels or similarity.labels != similarity.other_labels:
+    if tuple(trials) != similarity.labels or similarity.two_sided:
         raise DataError(f"systems {', '.join(trials)} are not those compared, {', '.join(similarity.labels)}")
     for name, parts in trials.items():
         if len(parts) < 2:
             raise DataError(f"system {name!r} has one trial; to draw trials again at least 2 are needed")
+    how = similarity.comparison
     pieces: Pieces = [trials]
-    if similarity.by_window is not None:
-        windows = similarity.settings["windows"]
-        cuts = {name: cut(parts, windows, name) for name, parts in trials.items()}
-        pieces = [{name: own[window] for name, own in cuts.items()} for window in windows]
-    generator, k = np.random.default_rng(seed), len(trials)
+    if how.windows is not None:
+        cuts = {name: cut(parts, how.windows, name) for name, parts in trials.items()}
+        pieces = [{name: own[window] for name, own in cuts.items()} for window in how.windows]
+    generator, k, together = np.random.default_rng(seed), len(trials), is_matched(how.metric)
     rows, columns = np.triu_indices(k, 1)
+    index = [torch.from_numpy((k * np.arange(len(pieces))[:, None] + some).ravel()) for some in (rows, columns)]
     result = np.zeros((n_replicates, k, k))
-    solve = _static(similarity.metric) if similarity.metric in BASELINES else _aligned(similarity)
+    redrawn = _redrawn(similarity)
     for replicate in tqdm(range(n_replicates), desc="replicates", delay=2, leave=False, disable=not progress):
         order, chosen = np.empty(0, int), {}
         for name, parts in trials.items():
-            if similarity.metric not in BASELINES or not len(order):  # these see matched trials, drawn together
+            if not together or not len(order):  # matched trials are drawn together
                 order = generator.integers(len(parts), size=len(parts))
             chosen[name] = order
-        drawn = [{name: [own[i] for i in chosen[name]] for name, own in piece.items()} for piece in pieces]
-        result[replicate, rows, columns] = result[replicate, columns, rows] = solve(drawn)[:, rows, columns].mean(0)
+        drawn = redrawn([{name: [own[i] for i in chosen[name]] for name, own in piece.items()} for piece in pieces])
+        solved = solve_pairs(how.metric, drawn, *index, options=how.options()).distance.cpu().numpy()
+        result[replicate, rows, columns] = result[replicate, columns, rows] = solved.reshape(len(pieces), -1).mean(0)
     return result
 
 
 Pieces = list[dict[str, list[torch.Tensor]]]  # of each window, the trials of each system
 
 
-def _static(metric: str) -> Callable[[Pieces], np.ndarray]:
-    """Pieces of systems -> distances (n_windows, k, k) between the recordings themselves."""
-    return lambda pieces: np.stack([static_distances(piece, piece, metric).cpu().numpy() for piece in pieces])
-
-
-def _aligned(similarity: Similarity) -> Callable[[Pieces], np.ndarray]:
-    """Pieces of the systems compared -> distances (n_windows, k, k) between operators of the same settings.
+def _redrawn(similarity: Similarity) -> Callable[[Pieces], Systems]:
+    """Pieces of the systems compared -> what the metric needs of each, fitted as in the comparison.
 
     Alignments are solved afresh: carried over from those of all trials they end in a lesser optimum more often than
     not, since the axes of each system turn with the trials, and save less than half of the time.
     """
-    old, k = [similarity.operators[label] for label in similarity.labels], len(similarity.labels)
-    by_window = [tuple(old)] if similarity.by_window is None else list(zip(*old, strict=True))
+    how = similarity.comparison
+    if how.metric.needs == "trials":
+        return lambda pieces: [trials for piece in pieces for trials in piece.values()]
+    old = [similarity.operators[label] for label in similarity.labels]
+    by_window = [tuple(old)] if how.windows is None else list(zip(*old, strict=True))
     for label, operator in zip(similarity.labels, by_window[0], strict=True):
         if not isinstance(operator, Operator):
             raise DataError(f"system {label!r} was compared as a matrix; it has no trials to draw again")
-    budget = {key: similarity.settings[key] for key in ("n_starts", "group", "remove_trace", "seed")}
-    noise = similarity.settings.get("noise_variance", {})  # where it was given; else each replicate estimates its own
-    rows, columns = torch.triu_indices(k, k, 1)
-    windows = k * torch.arange(len(by_window))[:, None]
 
-    def solve(pieces: Pieces) -> np.ndarray:
-        matrices = [
-            fit(parts, operator.parameters, name, np.asarray(noise[name]) if name in noise else None)[0].matrix
-            for operators, piece in zip(by_window, pieces, strict=True)
-            for operator, (name, parts) in zip(operators, piece.items(), strict=True)
-        ]
-        first, second = ((windows + index).ravel() for index in (rows, columns))
-        solved = solve_pairs(torch.stack(matrices), first, second, similarity.metric, **budget)[0].cpu()
-        distances = torch.zeros(len(by_window), k, k, dtype=solved.dtype)
-        distances[:, rows, columns] = solved.view(len(by_window), -1)
-        return distances.numpy()
+    def refit(pieces: Pieces) -> torch.Tensor:
+        matrices = torch.stack(
+            [
+                fit(parts, operator.parameters, name, how.noise_of(name))[0].matrix
+                for operators, piece in zip(by_window, pieces, strict=True)
+                for operator, (name, parts) in zip(operators, piece.items(), strict=True)
+            ]
+        )
+        return matrices if how.metric.needs == "operators" else torch.linalg.eigvals(matrices)
 
-    return solve
+    return refit
 
 
 def distance_intervals(
@@ -235,6 +259,8 @@ def silhouette(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> fl
 
     Rousseeuw 1987.
     """
+    from sklearn.metrics import silhouette_score
+
     distances = as_distances(similarity, groups)
     return float(silhouette_score(distances, groups, metric="precomputed"))
 
@@ -302,7 +328,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     if values.ndim != 1 or not len(values):
         raise DataError(f"values have shape {values.shape}; a list of at least one number is needed")
     half = (
-        student.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+        stdtrit(len(values) - 1, (1 + confidence) / 2) * values.std(ddof=1) / len(values) ** 0.5
         if len(values) > 1
         else np.nan
     )
@@ -354,9 +380,9 @@ def _bootstrap(
     pull = np.concatenate([(without[own].mean() - without[own]) / len(own) for own in defined if len(own)] or [[0.0]])
     lean = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5) if pull.any() else 0.0
     share = ((values < estimate).mean() + (values <= estimate).mean()) / 2
-    shift = norm.ppf(np.clip(share, 1 / n_resamples, 1 - 1 / n_resamples))
-    tails = shift + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
-    low, high = np.quantile(values, norm.cdf(shift + tails / (1 - lean * tails)))
+    shift = ndtri(np.clip(share, 1 / n_resamples, 1 - 1 / n_resamples))
+    tails = shift + ndtri([(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(values, ndtr(shift + tails / (1 - lean * tails)))
     return Interval(estimate, float(low), float(high), k)
 
 

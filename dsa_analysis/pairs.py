@@ -1,7 +1,7 @@
-"""Many pairs of operators: solved in blocks, by as many workers as there are, kept on disk as they come.
+"""Many pairs of systems: solved in blocks, by as many workers as there are, kept on disk as they come.
 
 Blocks go through `joblib.Parallel` without a number of jobs: one after the other, unless the caller chose otherwise by
-`joblib.parallel_config`. A pair's result depends neither on its block nor on the worker.
+`joblib.parallel_config`. The result of a pair depends neither on its block nor on the worker.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,98 +19,141 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from dsa_analysis import alignment
-from dsa_analysis.alignment import Alignment, align_pairs, pairs_at_once, sweep_through_others
-from dsa_analysis.data import check_count
-from dsa_analysis.spectra import spectral_distance
+from dsa_analysis.alignment import Alignment, sweep_through_others
+from dsa_analysis.metrics import Aligned, Metric, Pairs, as_pairs, solver_key, takes
 
-SOLVER = hashlib.sha256(Path(alignment.__file__).read_bytes()).hexdigest()  # blocks of another one are not taken
+Systems = Tensor | list[list[Tensor]]  # operators (N, n, n), eigenvalues (N, n), or the trials of N systems
 
 
 def solve_pairs(
-    operators: Tensor,
+    metric: Metric,
+    systems: Systems,
     first: Tensor,
     second: Tensor,
-    metric: str,
+    options: dict[str, Any],
     *,
-    n_sweeps: int = 0,
+    names: Sequence[str] = (),
     store: str | Path | None = None,
     progress: bool = False,
-    names: Sequence[str] = (),
-    **budget: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Distance, lower bound, agreement and convergence, each (P,), of operators (N, n, n) at ``first`` and ``second``.
+) -> Pairs:
+    """Distance, lower bound, agreement and convergence, each (P,), of the systems at ``first`` and ``second``.
 
     Parameters
     ----------
-    metric : "angular", "euclidean" or "spectral"
-    n_sweeps : int >= 0
-        Rounds of `sweep_through_others` once all pairs are solved.
+    metric : Metric
+    systems : (N, n, n) float64, (N, n) complex, or list of N systems
+        What the metric needs of each.
+    first, second : (P,) int
+        Indices into ``systems``.
+    options : dict
+        As `Comparison.options` gives them.
+    names : of the systems, for messages
     store : path, optional
-        Folder that keeps each block once it is solved; what lies there is not solved again.
-    names : of the operators, for messages
-    budget : as in `align`; matched eigenvalues need none
+        Folder that keeps each block once it is solved; what is there is not solved again.
+    progress : bool
+        Show a bar on stderr for what takes more than two seconds.
     """
-    if metric == "spectral":
-        eigenvalues = torch.linalg.eigvals(operators)
-        distance = spectral_distance(eigenvalues[first], eigenvalues[second])
-        exact = torch.ones_like(distance)
-        return distance, torch.full_like(distance, torch.nan), exact, exact > 0
-    check_count("n_sweeps", n_sweeps, 0)
-    aligned = _in_blocks(operators, first, second, names, store, progress, budget)
-    for _ in range(n_sweeps):
-        aligned = sweep_through_others(
-            operators, first, second, aligned, remove_trace=budget.get("remove_trace", False)
-        )
-    angles = aligned.distance, aligned.lower_bound
-    distance, bound = angles if metric == "angular" else (2 * (angle / 2).sin() for angle in angles)
-    return distance, bound, aligned.agreement, aligned.converged
+    if not len(first):
+        nothing = torch.zeros(0, dtype=torch.float64, device=first.device)
+        return Pairs(nothing, nothing, nothing, nothing > 0)
+    blocks = _Blocks(metric, systems, first, second, names, store, progress)
+    budget = {name: value for name, value in options.items() if name not in ("names", "n_sweeps")}
+    if options.get("n_sweeps") and isinstance(metric, Aligned) and isinstance(systems, Tensor):
+        aligned = Alignment(*blocks.solve(_align, budget, "alignments"))
+        traceless = budget.get("remove_trace", False)
+        for _ in range(options["n_sweeps"]):
+            aligned = sweep_through_others(systems, first, second, aligned, remove_trace=traceless)
+        return metric.of_alignment(aligned, systems[first], systems[second], traceless)
+    return Pairs(*blocks.solve(_distances, budget, "distances"))
 
 
-def _in_blocks(
-    operators: Tensor,
-    first: Tensor,
-    second: Tensor,
-    names: Sequence[str],
-    store: str | Path | None,
-    progress: bool,
-    budget: dict[str, Any],
-) -> Alignment:
-    # a quarter of what is solved side by side: enough for full speed, few enough for several workers and a moving bar
-    size = max(1, pairs_at_once(operators.shape[-1], operators.device) // 4)
-    tasks = []
-    for i, j in zip(first.split(size), second.split(size), strict=True):
-        used, index = torch.cat([i, j]).unique(return_inverse=True)
-        called = [names[k] for k in used.tolist()] if names else ()
-        tasks.append(delayed(_block)(operators[used], index[: len(i)], index[len(i) :], called, store, budget))
-    solved = Parallel(return_as="generator")(tasks)
-    with tqdm(total=len(first), desc="aligning", unit="pair", delay=2, leave=False, disable=not progress) as bar:
-        results = []
-        for result in solved:
-            results.append(result)
-            bar.update(len(result.distance))
-    return Alignment(*(torch.cat(parts) for parts in zip(*(vars(r).values() for r in results), strict=True)))
+def _distances(metric: Metric, first: Any, second: Any, options: dict[str, Any]) -> dict[str, Tensor]:
+    return as_pairs(metric, metric.distances(first, second, **options), len(first))._asdict()
 
 
-def _block(
-    operators: Tensor, first: Tensor, second: Tensor, names: Sequence[str], store: str | Path | None, budget: dict
-) -> Alignment:
-    """Align the pairs of one block, or read what was stored of it."""
+def _align(metric: Aligned, first: Tensor, second: Tensor, options: dict[str, Any]) -> dict[str, Tensor]:
+    return vars(metric.align(first, second, **options))
+
+
+class _Block(NamedTuple):
+    """Some pairs, and the systems they are made of."""
+
+    systems: Any
+    first: Tensor
+    second: Tensor
+    names: Sequence[str]
+
+
+class _Blocks(NamedTuple):
+    """All pairs, and how they are divided."""
+
+    metric: Metric
+    systems: Systems
+    first: Tensor
+    second: Tensor
+    names: Sequence[str]
+    store: str | Path | None
+    progress: bool
+
+    def solve(self, work: Any, options: dict[str, Any], what: str) -> list[Tensor]:
+        """Results of all pairs, in the order of the fields that ``work`` returns."""
+        tasks = [delayed(_solve)(work, self.metric, block, options, self.store, what) for block in self._divided()]
+        solved = Parallel(return_as="generator")(tasks)
+        with tqdm(
+            total=len(self.first), desc="comparing", unit="pair", delay=2, leave=False, disable=not self.progress
+        ) as bar:
+            results = []
+            for result in solved:
+                results.append(result)
+                bar.update(len(result[0]))
+        return [torch.cat(parts) for parts in zip(*results, strict=True)]
+
+    def _divided(self) -> list[_Block]:
+        device = self.first.device
+        n = self.systems.shape[-1] if isinstance(self.systems, Tensor) else 0
+        at_once = getattr(self.metric, "pairs_at_once", lambda n, device: None)(n, device)
+        size = at_once or max(1, len(self.first))
+        blocks = []
+        for i, j in zip(self.first.split(size), self.second.split(size), strict=True):
+            used, index = torch.cat([i, j]).unique(return_inverse=True)
+            places = used.tolist()
+            systems = self.systems[used] if isinstance(self.systems, Tensor) else [self.systems[k] for k in places]
+            called = [self.names[k] for k in places] if self.names else []
+            blocks.append(_Block(systems, index[: len(i)], index[len(i) :], called))
+        return blocks
+
+
+def _solve(
+    work: Any, metric: Metric, block: _Block, options: dict[str, Any], store: str | Path | None, what: str
+) -> list[Tensor]:
+    """Solve the pairs of one block, or read what was stored of it."""
     if store is None:
-        return align_pairs(operators, first, second, names=names, **budget)
-    path = Path(store) / f"{_key(operators, first, second, budget)}.npz"
+        return list(_fresh(work, metric, block, options).values())
+    path = Path(store) / f"{_key(metric, block, options, what)}.npz"
     if (found := _read(path)) is not None:
-        return Alignment(*(value.to(operators.device) for value in found))
-    aligned = align_pairs(operators, first, second, names=names, **budget)
+        return [value.to(block.first.device) for value in found]
+    solved = _fresh(work, metric, block, options)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:  # arrays in a zip, whose check sums tell of damage
-            np.savez(file, **{name: value.cpu().numpy() for name, value in vars(aligned).items()})
+            np.savez(file, **{name: value.cpu().numpy() for name, value in solved.items()})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return aligned
+    return list(solved.values())
+
+
+def _fresh(work: Any, metric: Metric, block: _Block, options: dict[str, Any]) -> dict[str, Tensor]:
+    i, j = block.first.tolist(), block.second.tolist()
+    if isinstance(block.systems, Tensor):
+        sides: Any = block.systems[block.first], block.systems[block.second]
+    else:
+        sides = [block.systems[k] for k in i], [block.systems[k] for k in j]
+    if takes(metric, "names") and block.names:
+        options = options | {"names": ([block.names[k] for k in i], [block.names[k] for k in j])}
+    found: dict[str, Tensor] = work(metric, *sides, options)
+    return found
 
 
 def _read(path: Path) -> list[Tensor] | None:
@@ -118,15 +161,17 @@ def _read(path: Path) -> list[Tensor] | None:
         return None
     try:
         with np.load(path) as file:
-            return [torch.from_numpy(file[name]) for name in Alignment.__dataclass_fields__]
+            return [torch.from_numpy(file[name]) for name in file.files]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as problem:
         warnings.warn(f"{path} is damaged ({problem}); its pairs are solved again", stacklevel=2)
         return None
 
 
-def _key(operators: Tensor, first: Tensor, second: Tensor, budget: dict[str, Any]) -> str:
-    """What decides about the result of a block, in a name."""
-    digest = hashlib.sha256(json.dumps([SOLVER, *sorted(budget.items())]).encode())
-    for values in (operators, first, second):
-        digest.update(values.cpu().contiguous().numpy().tobytes())
+def _key(metric: Metric, block: _Block, options: dict[str, Any], what: str) -> str:
+    """Everything that decides about the result of a block, in a name."""
+    identity = [solver_key(metric), what, *sorted((name, repr(value)) for name, value in options.items())]
+    digest = hashlib.sha256(json.dumps(identity).encode())
+    parts = [block.systems] if isinstance(block.systems, Tensor) else [x for trials in block.systems for x in trials]
+    for values in (*parts, block.first, block.second):
+        digest.update(repr(tuple(values.shape)).encode() + values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
-from dsa_analysis.compare import Similarity
 from dsa_analysis.data import DataError, check_choice, check_count
 from dsa_analysis.inference import as_distances, as_matched
+from dsa_analysis.similarity import Similarity
 
 
 @dataclass(frozen=True)
@@ -173,6 +172,8 @@ def mantel(
     k = len(distances)
     rows, columns = np.triu_indices(k, 1)
     x, y = distances[rows, columns], design[rows, columns]
+    from scipy.stats import rankdata
+
     x, y = (rankdata(v) if method == "spearman" else v for v in (x, y))
     x, y = (v - v.mean() for v in (x, y))
     if min(np.ptp(x), np.ptp(y)) == 0:

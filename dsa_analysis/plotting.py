@@ -14,19 +14,12 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from dsa_analysis import metrics
 from dsa_analysis.choose import EmbeddingChoice
-from dsa_analysis.compare import Similarity
+from dsa_analysis.data import DataError
 from dsa_analysis.explain import Explanation
 from dsa_analysis.inference import mean_interval
-
-UNITS = {"angular": "rad", "cka": "rad", "procrustes": "rad", "euclidean": "chord", "spectral": "eigenvalue gap"}
-NAMES = {
-    "angular": "DSA",
-    "euclidean": "DSA (chord)",
-    "spectral": "matched eigenvalues",
-    "cka": "CKA",
-    "procrustes": "Procrustes",
-}
+from dsa_analysis.similarity import Similarity
 
 
 def group_colors(groups: Sequence[str]) -> dict[str, Any]:
@@ -50,14 +43,14 @@ def plot_distances(
     """
     order = leaves_list(linkage(squareform(similarity.distances, checks=False), "average", optimal_ordering=True))
     shown = similarity.distances[np.ix_(order, order)].copy()
-    title = NAMES[similarity.metric]
+    title = metrics.title(similarity.measure)
     if below == "lower_bounds":
         lower = np.tril_indices(len(shown), -1)
         shown[lower] = similarity.lower_bounds[np.ix_(order, order)][lower]
         title += ", below the diagonal its lower bound"
     sns.heatmap(
         shown, ax=axes, square=True, cmap="rocket_r", vmin=0, xticklabels=False, yticklabels=False,
-        cbar_kws={"label": f"distance ({UNITS[similarity.metric]})", "shrink": 0.8},
+        cbar_kws={"label": f"distance ({similarity.unit})", "shrink": 0.8},
     )  # fmt: skip
     if floor is not None:
         limits = np.broadcast_to(floor, shown.shape)[np.ix_(order, order)]
@@ -127,15 +120,40 @@ def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) ->
     ``value`` is by default what decided: "auroc" for identifiability, else "gap". Cells without a value are left white.
     """
     value = value or ("auroc" if choice.method == "identifiability" else "gap")
-    shown = choice.table[value].unstack("rank")
+    table = choice.table
+    if table.index.nlevels == 3:
+        table = table.xs(choice.horizon, level=2)
+    shown = table[value].unstack("rank")
     finite = shown.where(np.isfinite(shown))
     sns.heatmap(finite, ax=axes, cmap="viridis", cbar_kws={"label": value.replace("_", " ")}, linewidths=0.5)
-    places = {cell: (shown.columns.get_loc(cell[1]), shown.index.get_loc(cell[0])) for cell in choice.table.index}
-    dots = np.array([places[cell] for cell in choice.table.index[choice.table["admissible"]]]).reshape(-1, 2) + 0.5
+    places = {cell: (shown.columns.get_loc(cell[1]), shown.index.get_loc(cell[0])) for cell in table.index}
+    dots = np.array([places[cell] for cell in table.index[table["admissible"]]]).reshape(-1, 2) + 0.5
     axes.plot(*dots.T, ".", color="0.6", markersize=4)
     chosen = places[choice.n_delays, choice.rank]
     axes.add_patch(Rectangle(chosen, 1, 1, fill=False, edgecolor="crimson", linewidth=2))
-    axes.set(xlabel="rank", ylabel="n_delays", title=f"chosen: n_delays = {choice.n_delays}, rank = {choice.rank}")
+    ahead = "" if choice.horizon is None else f", {choice.table.index.names[2]} = {choice.horizon:g}"
+    axes.set(
+        xlabel="rank", ylabel="n_delays", title=f"chosen: n_delays = {choice.n_delays}, rank = {choice.rank}{ahead}"
+    )
+    return axes
+
+
+def plot_horizons(choice: EmbeddingChoice, axes: Axes, value: str | None = None) -> Axes:
+    """A column of ``choice.table`` against the horizon: the best admissible cell at each, and the chosen delays and
+    rank."""
+    if choice.horizon is None:
+        raise DataError("only one horizon was considered; choose with horizon='auto', or several, to see them")
+    value = value or ("auroc" if choice.method == "identifiability" else "gap")
+    axis = choice.table.index.names[2]
+    best = choice.table[choice.table["admissible"]][value].groupby(level=2).max()
+    axes.plot(best.index, best, "o-", color="0.5", markersize=4, label="best cell")
+    own = choice.table[value].xs((choice.n_delays, choice.rank), level=(0, 1))
+    label = f"n_delays = {choice.n_delays}, rank = {choice.rank}"
+    axes.plot(own.index, own, "o-", color="crimson", markersize=4, label=label)
+    axes.axvline(choice.horizon, color="crimson", linestyle="--", linewidth=1)
+    unit = "samples" if axis == "steps_ahead" else "unit of dt"
+    axes.set(xscale="log", xlabel=f"horizon ({unit})", ylabel=value.replace("_", " "))
+    axes.legend(frameon=False, fontsize=8)
     return axes
 
 

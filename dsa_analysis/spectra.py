@@ -2,13 +2,15 @@
 slow modes of one operator are those of another."""
 
 import math
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dsa_analysis.data import DataError, check_count
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def eigenvalues(matrix: Tensor) -> Tensor:
@@ -40,6 +42,8 @@ def spectral_distance(a: Tensor, b: Tensor) -> Tensor:
         raise DataError(
             f"spectra of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be matched: fit both systems at one rank"
         )
+    from scipy.optimize import linear_sum_assignment
+
     costs = (a[..., :, None] - b[..., None, :]).abs().square().double().cpu().numpy()
     gaps = [cost[linear_sum_assignment(cost)].mean() for cost in costs.reshape(-1, *costs.shape[-2:])]
     return torch.tensor(gaps, dtype=torch.float64, device=a.device).sqrt().view(a.shape[:-1])
@@ -55,11 +59,30 @@ def time_constants(eigenvalues: Tensor, step: float) -> Tensor:
 
 
 def frequencies(eigenvalues: Tensor, step: float) -> Tensor:
-    """Frequency of each mode in cycles per unit of ``step``: arg(eigenvalue) / (2 pi step), in [-1/2, 1/2] / step."""
+    """Frequency of each mode in cycles per unit of ``step``: arg(eigenvalue) / (2 pi step), in [-1/2, 1/2] / step.
+
+    Where ``step`` is several sampling intervals, frequencies above 1 / (2 step) are folded below it; see `aliases`.
+    """
     return eigenvalues.angle() / (2 * math.pi * step)
 
 
-def match_modes(found: Tensor, expected: Tensor, *, dt: float, n_modes: int = 3) -> pd.DataFrame:
+def aliases(frequency: float, step: float, dt: float) -> list[float]:
+    """All frequencies up to 1 / (2 dt) that an operator over ``step`` shows as ``frequency``, ascending.
+
+    An eigenvalue over a step holds the phase up to whole turns: f, 1 / step - f, 1 / step + f, ... look alike. Only
+    below 1 / (2 step) is a frequency known.
+
+    Examples
+    --------
+    >>> aliases(2.0, step=0.1, dt=0.01)[:4]  # 8 and 12 Hz at 100 samples per second, 10 samples ahead
+    [2.0, 8.0, 12.0, 18.0]
+    """
+    limit, turns = 1 / (2 * dt), range(int(step / (2 * dt)) + 2)
+    found = {round(abs(turn / step + sign * abs(frequency)), 9) for turn in turns for sign in (-1, 1)}
+    return sorted(value for value in found if value <= limit * (1 + 1e-9))
+
+
+def match_modes(found: Tensor, expected: Tensor, *, dt: float, n_modes: int = 3) -> "pd.DataFrame":
     """The slowest modes that are expected, each beside the one it was found as: are they the same in time?
 
     A conjugate pair is one mode. Each of the ``n_modes`` of largest modulus in ``expected`` gets a mode of its own in
@@ -85,6 +108,9 @@ def match_modes(found: Tensor, expected: Tensor, *, dt: float, n_modes: int = 3)
     DataError
         Fewer modes on either side than asked for.
     """
+    import pandas as pd
+    from scipy.optimize import linear_sum_assignment
+
     check_count("n_modes", n_modes)
     sides = {}
     for name, values in (("found", found), ("expected", expected)):

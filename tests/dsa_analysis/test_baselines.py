@@ -9,7 +9,6 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 
 from dsa_analysis import DataError, cka_distance, compare, procrustes_distance, transformed_copies
-from dsa_analysis.baselines import static_distances
 
 DISTANCES = {"cka": cka_distance, "procrustes": procrustes_distance}
 each = pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
@@ -79,10 +78,10 @@ def test_list_of_trials_is_the_stacked_array(distance, pair):
 def test_all_pairs_are_the_single_pairs(metric, pair):
     x, y = (torch.from_numpy(z) for z in pair)
     systems = {"x": list(x), "y": list(y), "half": list(x[..., :2].float())}
-    distances = static_distances(systems, systems, metric)
+    distances = compare(systems, dict(systems), metric=metric).distances
     for i, a in enumerate(systems.values()):
         for j, b in enumerate(systems.values()):
-            assert float(distances[i, j]) == pytest.approx(float(DISTANCES[metric](a, b)), abs=1e-7)
+            assert distances[i, j] == pytest.approx(float(DISTANCES[metric](a, b)), abs=1e-7)
     similarity = compare(systems, metric=metric)
     np.testing.assert_array_equal(similarity.distances.diagonal(), 0)
     np.testing.assert_allclose(similarity.distances, distances, atol=1e-7)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsa_analysis import DataError, EmbeddingChoice, choose_embedding, compare, fit_operator, singular_spectrum
+from dsa_analysis import Comparison, DataError, EmbeddingChoice, choose_embedding, compare, fit_operator, singular_spectrum
 from dsa_analysis.choose import _doubts
 from dsa_analysis.plotting import plot_cells
 from dsa_analysis.systems import linear
@@ -97,8 +97,8 @@ def test_prediction_error_is_that_of_the_odd_trials(choice):
     errors = []
     for x in recordings().values():
         operator = fit_operator(x[::2], n_delays=2, rank=4)
-        errors.append(operator.prediction_error(x[1::2], choice.horizon))
-    assert choice.horizon == 4
+        errors.append(operator.prediction_error(x[1::2], choice.n_applications))
+    assert choice.n_applications == 4
     assert choice.table.loc[(2, 4), "prediction_error"] == pytest.approx(np.median(errors), rel=1e-6)
 
 
@@ -149,12 +149,12 @@ def test_comparison_records_what_was_chosen(choice):
     result = compare(systems, n_delays="auto", rank="auto", n_starts=4, progress=False)
     free = choose_embedding(systems, progress=False)
     assert (result.settings["n_delays"], result.settings["rank"]) == (free.n_delays, free.rank)
-    assert result.settings["chosen"] == {"n_delays": True, "rank": True, "by": "identifiability"}
+    assert result.settings["chosen"] == {"n_delays": True, "rank": True, "horizon": False, "by": "identifiability"}
     assert all(operator.rank == free.rank for operator in result.operators.values())
 
     half = compare(systems, systems, n_delays=2, rank="auto", n_starts=4, progress=False)
     assert half.settings["n_delays"] == 2
-    assert half.settings["chosen"] == {"n_delays": False, "rank": True, "by": "identifiability"}
+    assert half.settings["chosen"] == {"n_delays": False, "rank": True, "horizon": False, "by": "identifiability"}
 
 
 def test_doubts_are_spoken_where_prediction_or_neighbours_disagree():
@@ -162,7 +162,7 @@ def test_doubts_are_spoken_where_prediction_or_neighbours_disagree():
         {"prediction_error": [0.5, 0.2, 0.9], "agreement": [1.0, 0.4, np.nan], "chosen": [True, False, False]},
         index=pd.MultiIndex.from_tuples([(2, 3), (2, 5), (4, 3)], names=["n_delays", "rank"]),
     )
-    doubts = _doubts(EmbeddingChoice(2, 3, "identifiability", table, horizon=7))
+    doubts = _doubts(EmbeddingChoice(2, 3, "identifiability", table, n_applications=7, how=Comparison()))
     assert len(doubts) == 2
     assert doubts[0] == (
         "n_delays = 2, rank = 3 is good for comparing, poor for predicting: its error 7 steps ahead is 0.5 of the "
@@ -170,7 +170,7 @@ def test_doubts_are_spoken_where_prediction_or_neighbours_disagree():
     )
     assert "their rank correlation with those at n_delays = 2, rank = 5 is 0.40" in doubts[1]
     calm = table.assign(prediction_error=0.5, agreement=[1.0, 0.9, np.nan])
-    assert _doubts(EmbeddingChoice(2, 3, "identifiability", calm, horizon=7)) == []
+    assert _doubts(EmbeddingChoice(2, 3, "identifiability", calm, n_applications=7, how=Comparison())) == []
 
 
 def test_neighbours_are_the_nearest_compared_cells_in_each_direction():
@@ -178,7 +178,7 @@ def test_neighbours_are_the_nearest_compared_cells_in_each_direction():
     table = pd.DataFrame(index=pd.MultiIndex.from_tuples(cells, names=["n_delays", "rank"]))
     table["agreement"], table["chosen"] = 0.5, [cell == (4, 5) for cell in cells]
     table.loc[(2, 5), "agreement"] = np.nan  # not compared: the next one stands in
-    neighbours = EmbeddingChoice(4, 5, "identifiability", table, horizon=1).neighbours
+    neighbours = EmbeddingChoice(4, 5, "identifiability", table, n_applications=1, how=Comparison()).neighbours
     assert set(neighbours.index) == {(4, 3), (4, 6), (1, 5), (8, 5)}
 
 

@@ -30,9 +30,10 @@ from dsa_analysis import (
     trajectories,
     transformed_copies,
 )
+from dsa_analysis.metrics import METRICS as KNOWN
 from dsa_analysis.pairs import solve_pairs
 
-METRICS = ("angular", "euclidean", "spectral", "cka", "procrustes")
+METRICS = ("angular", "euclidean", "frobenius", "spectral", "cka", "procrustes")
 EMBEDDING = {"n_delays": 4, "rank": 5, "progress": False}
 pytestmark = [  # cuts through clusters do not matter to what is tested here
     pytest.mark.filterwarnings("ignore:.* of .* systems:UserWarning"),
@@ -54,6 +55,12 @@ def recordings() -> dict[str, Tensor]:
     return {name: x + 0.02 * x.std() * torch.randn(x.shape, generator=generator) for name, x in clean.items()}
 
 
+def by(metric: str) -> dict[str, Any]:
+    """The choices that a metric takes."""
+    static = metric in KNOWN and KNOWN[metric].needs == "trials"
+    return {"metric": metric, "progress": False} | ({} if static else EMBEDDING)
+
+
 @pytest.fixture(scope="module")
 def systems() -> dict[str, Tensor]:
     return recordings()
@@ -61,7 +68,7 @@ def systems() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module", params=METRICS)
 def similarity(request: pytest.FixtureRequest, systems: dict[str, Tensor]) -> Similarity:
-    return compare(systems, metric=request.param, **EMBEDDING)
+    return compare(systems, **by(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -78,27 +85,27 @@ def test_distances_are_symmetric_with_zeros_on_the_diagonal(similarity):
 
 
 def test_bounds_are_below_the_distances_or_absent(similarity):
-    if similarity.metric in ("angular", "euclidean"):
+    if KNOWN[similarity.metric].bounded:
         assert (similarity.lower_bounds <= similarity.distances).all()
     else:
         assert np.isnan(similarity.lower_bounds[np.triu_indices(3, 1)]).all()
 
 
 def test_order_of_systems_only_orders_the_matrix(similarity, systems):
-    turned = compare(dict(reversed(systems.items())), metric=similarity.metric, **EMBEDDING)
+    turned = compare(dict(reversed(systems.items())), **by(similarity.metric))
     np.testing.assert_allclose(turned.distances[::-1, ::-1], similarity.distances, rtol=0, atol=1e-9)
 
 
 def test_pair_is_the_same_alone_and_in_the_set(similarity, systems):
     names = list(systems)
     for i, j in ((0, 1), (1, 2)):
-        pair = compare({name: systems[name] for name in (names[j], names[i])}, metric=similarity.metric, **EMBEDDING)
+        pair = compare({name: systems[name] for name in (names[j], names[i])}, **by(similarity.metric))
         assert pair.distances[0, 1] == pytest.approx(similarity.distances[i, j], abs=1e-9)
 
 
 def test_systems_against_others_are_the_columns_of_all_pairs(similarity, systems):
     others = {name: systems[name] for name in ("roessler", "chaos")}
-    found = compare(systems, others, metric=similarity.metric, **EMBEDDING)
+    found = compare(systems, others, **by(similarity.metric))
     assert found.distances.shape == (3, 2)
     assert found.other_labels == ("roessler", "chaos")
     # arccos near 1 and near 0 loses half of the digits: a system against itself is 1e-8, not 0
@@ -107,7 +114,7 @@ def test_systems_against_others_are_the_columns_of_all_pairs(similarity, systems
 
 def test_same_seed_repeats_bit_for_bit_without_touching_anything(similarity, systems):
     before, state = {name: x.clone() for name, x in systems.items()}, torch.get_rng_state()
-    again = compare(systems, metric=similarity.metric, **EMBEDDING)
+    again = compare(systems, **by(similarity.metric))
     np.testing.assert_array_equal(again.distances, similarity.distances)
     assert all(torch.equal(systems[name], x) for name, x in before.items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -122,7 +129,7 @@ def test_copies_in_other_coordinates_are_at_zero(metric, systems, generator):
         "listed": list(x),
         "tiny": 1e-6 * x,
     }
-    distances = compare({"original": x}, copies, metric=metric, **EMBEDDING).distances
+    distances = compare({"original": x}, copies, **by(metric)).distances
     assert distances.max() < 1e-7  # offsets cost digits; 1e-8 is where arccos ends
 
 
@@ -197,7 +204,7 @@ def test_operators_and_matrices_stand_in_for_data(systems, angular):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_one_system_is_a_matrix_of_one_zero(metric, systems):
-    found = compare([systems["chaos"]], metric=metric, **EMBEDDING)
+    found = compare([systems["chaos"]], **by(metric))
     np.testing.assert_array_equal(found.distances, [[0.0]])
     assert len(found.to_dataframe()) == 0
 
@@ -231,7 +238,7 @@ def test_map_reproduces_distances_that_fit_into_a_plane():
     points = np.random.default_rng(0).normal(size=(6, 2))
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     labels = tuple("abcdef")
-    flat = Similarity(distances, distances, distances, distances > -1, labels, labels, "angular")
+    flat = Similarity(distances, distances, distances, distances > -1, labels, labels)
     places, stress = flat.to_plane()
     assert stress < 1e-3
     np.testing.assert_allclose(np.linalg.norm(places[:, None] - places, axis=-1), distances, atol=0.01)
@@ -373,8 +380,8 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "zero operator": (torch.zeros(5, 5), {}, "system 'bad' is zero: it has no direction, and so no angle to another"),
     "identity": (torch.eye(5), {"remove_trace": True}, "system 'bad' is a multiple of the identity, and zero wit"),
     "NaN operator": (torch.full((5, 5), math.nan), {}, "system 'bad' holds NaN or infinity"),
-    "metric": (X, {"metric": "angel"}, "metric = 'angel' is none of 'angular', 'euclidean', 'spectral', 'cka', "
-               "'procrustes'; "
+    "metric": (X, {"metric": "angel"}, "metric = 'angel' is none of 'angular', 'euclidean', 'frobenius', "
+               "'spectral', 'cka', 'procrustes'; "
                "did you mean 'angular'?"),
     "estimator": (X, {"estimator": "least_square"}, "did you mean 'least_squares'?"),
     "zero delays": (X, {"n_delays": 0}, "n_delays = 0 is not a whole number of at least 1"),
@@ -395,7 +402,7 @@ def test_what_cannot_be_compared_is_refused_and_left_unchanged(kind, tmp_path, m
     bad, changed, message = REFUSED[kind]
     before = copy.deepcopy(bad)
     with pytest.raises(DataError, match=re.escape(message)):
-        compare({"good": X.flip(1), "bad": bad}, **EMBEDDING | changed)
+        compare({"good": X.flip(1), "bad": bad}, **by(changed.get("metric", "angular")) | changed)
     for came, was in zip([bad] if isinstance(bad, Tensor) else [], [before], strict=False):
         torch.testing.assert_close(came, was, rtol=0, atol=0, equal_nan=True)
     assert list(tmp_path.iterdir()) == []
@@ -416,8 +423,8 @@ def test_what_is_no_set_of_systems_is_refused(systems, others, message):
 
 
 def test_misspelt_argument_is_refused():
-    with pytest.raises(TypeError, match="n_delay"):
-        compare([X], n_delay=3, rank=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unknown choice 'n_delay'; did you mean 'n_delays'"):
+        compare([X], n_delay=3, rank=2)
 
 
 def test_system_of_one_window_too_few_is_never_at_distance_zero():
@@ -439,8 +446,7 @@ def test_alignments_that_did_not_end_are_counted_in_one_warning(systems, monkeyp
     """Pairs a-b and b-c stop early: told once, and shown by pair."""
 
     def stopped(*arguments, **settings):
-        distance, bound, agreement, _ = solve_pairs(*arguments, **settings)
-        return distance, bound, agreement, torch.tensor([False, True, False])
+        return solve_pairs(*arguments, **settings)._replace(converged=torch.tensor([False, True, False]))
 
     monkeypatch.setattr(importlib.import_module("dsa_analysis.compare"), "solve_pairs", stopped)
     with pytest.warns(UserWarning) as caught:  # noqa: PT030 - that there is a single one is looked at below

@@ -4,9 +4,10 @@ import joblib
 import pytest
 import torch
 
-import dsa_analysis.pairs
+import dsa_analysis.metrics
 from dsa_analysis import DataError, compare
 from dsa_analysis.alignment import align_pairs
+from dsa_analysis.metrics import METRICS
 from dsa_analysis.pairs import solve_pairs
 
 OPERATORS = torch.randn(9, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -16,7 +17,7 @@ BUDGET = {"n_starts": 8, "group": "O", "remove_trace": False, "seed": 0}
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(dsa_analysis.pairs, "pairs_at_once", lambda n, device: 40)  # blocks of ten
+    monkeypatch.setattr(dsa_analysis.metrics.Aligned, "pairs_at_once", lambda metric, n, device: 10)
 
 
 @pytest.fixture
@@ -28,12 +29,12 @@ def solved_blocks(monkeypatch):
         calls.append(len(first))
         return align_pairs(operators, first, second, **settings)
 
-    monkeypatch.setattr(dsa_analysis.pairs, "align_pairs", counted)
+    monkeypatch.setattr(dsa_analysis.metrics, "align_pairs", counted)
     return calls
 
 
-def solve(**settings):
-    return solve_pairs(OPERATORS, FIRST, SECOND, "angular", **BUDGET | settings)
+def solve(store=None, **settings):
+    return solve_pairs(METRICS["angular"], OPERATORS, FIRST, SECOND, BUDGET | settings, store=store)
 
 
 def assert_equal(some, others):
@@ -65,18 +66,18 @@ def test_stored_pairs_are_not_solved_again(tmp_path, solved_blocks):
 
 
 def test_interrupted_comparison_does_the_rest(tmp_path, solved_blocks, monkeypatch):
-    counted = dsa_analysis.pairs.align_pairs
+    counted = dsa_analysis.metrics.align_pairs
 
     def stop_at_third(*arguments, **settings):
         if len(solved_blocks) == 2:
             raise KeyboardInterrupt
         return counted(*arguments, **settings)
 
-    monkeypatch.setattr(dsa_analysis.pairs, "align_pairs", stop_at_third)
+    monkeypatch.setattr(dsa_analysis.metrics, "align_pairs", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         solve(store=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
-    monkeypatch.setattr(dsa_analysis.pairs, "align_pairs", counted)
+    monkeypatch.setattr(dsa_analysis.metrics, "align_pairs", counted)
     rest = solve(store=tmp_path)
     assert solved_blocks == [10, 10, 10, 6]
     assert_equal(rest, solve())
@@ -108,7 +109,8 @@ def test_operator_without_direction_is_named_whatever_its_block():
     operators = OPERATORS.clone()
     operators[7] = 0
     with pytest.raises(DataError, match="system 'h' is zero"):
-        solve_pairs(operators, FIRST, SECOND, "angular", names=[f"system {name!r}" for name in "abcdefghi"], **BUDGET)
+        names = [f"system {name!r}" for name in "abcdefghi"]
+        solve_pairs(METRICS["angular"], operators, FIRST, SECOND, BUDGET, names=names)
 
 
 def test_comparison_keeps_its_pairs(tmp_path, solved_blocks):

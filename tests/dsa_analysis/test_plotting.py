@@ -38,7 +38,7 @@ def similarity() -> Similarity:
     points = np.random.default_rng(0).normal(size=(5, 3))
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     labels = tuple(f"system {k}" for k in range(5))
-    return Similarity(distances, distances / 2, np.ones((5, 5)), np.ones((5, 5), bool), labels, labels, "angular")
+    return Similarity(distances, distances / 2, np.ones((5, 5)), np.ones((5, 5), bool), labels, labels)
 
 
 def shown(axes: Axes) -> np.ndarray:

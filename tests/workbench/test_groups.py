@@ -124,7 +124,7 @@ def test_groups_are_as_far_apart_as_their_networks_in_the_mean():
     D = np.array([[0.0, 1, 2, 4], [1, 0, 3, 5], [2, 3, 0, 6], [4, 5, 6, 0]])
     ones = np.ones_like(D)
     labels = ("b 0", "b 1", "a 0", "c 0")
-    between = between_groups(Similarity(D, 0 * D, ones, ones > 0, labels, labels, "angular"))
+    between = between_groups(Similarity(D, 0 * D, ones, ones > 0, labels, labels))
     assert list(between) == list(between.index) == ["b", "a", "c"]
     assert between.loc["b", "b"] == 1
     assert between.loc["b", "a"] == between.loc["a", "b"] == 2.5

@@ -1,0 +1,334 @@
+"""`Comparison`: every choice of a comparison of systems, each stated and explained once.
+
+The functions that compare (`compare`, `noise_floor`, `choose_embedding`, `fit_operator`), the command line and
+config.yaml take these fields under these names. A new choice is one new field here.
+"""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from dsa_analysis import metrics
+from dsa_analysis.data import DataError, check_choice, check_count
+from dsa_analysis.embedding import ESTIMATORS, EmbeddingParameters
+from dsa_analysis.metrics import METRICS, Stored, as_metric
+from dsa_analysis.windows import as_windows
+
+AUTO = "auto"
+
+
+class UnknownChoice(DataError, TypeError):
+    """A keyword that is not a field of `Comparison`."""
+
+
+def _choice(default: Any, values: str, help: str, kind: str, group: str = "embedding") -> Any:
+    """A field of `Comparison`: ``values`` it may have, what it means, its kind on a command line, what uses it."""
+    return field(default=default, metadata={"values": values, "help": help, "kind": kind, "group": group})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every choice of a comparison of systems."""
+
+    n_delays: int | str | None = _choice(
+        None, "int >= 1, or 'auto'", "copies of a sample in one delay window, the present one included; 'auto' lets "
+        "`choose_embedding` choose", "count or auto",
+    )  # fmt: skip
+    rank: int | str | None = _choice(
+        None, "int >= 1, or 'auto'", "dimensions kept, and so the size of the operators; 'auto' lets "
+        "`choose_embedding` choose", "count or auto",
+    )  # fmt: skip
+    delay_interval: int = _choice(1, "int >= 1", "spacing of the copies in samples", "count")
+    steps_ahead: int | None = _choice(
+        None, "int >= 1", "samples from a window to the one it predicts; 1 unless horizon is given", "count"
+    )
+    horizon: float | str | None = _choice(
+        None, "number > 0, or 'auto'", "the same as a time, in the unit of dt; give steps_ahead or horizon. 'auto' "
+        "lets `choose_embedding` choose", "time or auto",
+    )  # fmt: skip
+    window: float | None = _choice(
+        None, "number > 0", "time that the copies stand for, n_delays x delay_interval x dt; give n_delays or window",
+        "time",
+    )  # fmt: skip
+    dt: float | Mapping[str, float] | None = _choice(
+        None, "number > 0, or mapping from name of a system to that", "sampling interval", "time", "time"
+    )
+    ridge: float = _choice(1e-8, "number >= 0", "added to the unit variance of whitened coordinates", "number")
+    center: bool = _choice(True, "bool", "subtract each channel's mean over all samples", "flag")
+    estimator: str = _choice(
+        "least_squares", " | ".join(ESTIMATORS), "how operators are estimated; for noisy recordings take "
+        "'signal_weighted' with a generous rank", "text",
+    )  # fmt: skip
+    noise_variance: Any = _choice(  # noqa: RUF009
+        None, "number >= 0, one for each channel, or mapping from name of a system to these", "variance of white "
+        "measurement noise, for estimators that use it; estimated from the windows by default", "number",
+    )  # fmt: skip
+    windows: Any = _choice(  # noqa: RUF009
+        None, "(start, stop) in samples, several, or mapping from name to these", "pieces of the trials that are "
+        "compared one by one; the distance is the mean over pieces", "windows", "pieces",
+    )  # fmt: skip
+    on_rank: str = _choice(
+        "lower", "lower | error", "if some systems do not carry the rank: lower it for all, with a warning, or refuse",
+        "text",
+    )  # fmt: skip
+    metric: Any = _choice(  # noqa: RUF009
+        "angular", f"{' | '.join(METRICS)}, or a metric object", "how far two systems are from each other", "text",
+        "metric",
+    )  # fmt: skip
+    n_starts: int | str = _choice(
+        "auto", "int >= 1, or 'auto'", "starts of the alignment of a pair at most", "count or auto", "metric"
+    )
+    group: str = _choice(
+        "O", "O | SO", "transforms allowed: orthogonal, or rotations without reflections", "text", "metric"
+    )
+    remove_trace: bool = _choice(False, "bool", "compare operators without their mean eigenvalue", "flag", "metric")
+    n_sweeps: int = _choice(
+        0, "int >= 0", "rounds in which each pair is started again through third systems; distances then depend on "
+        "which other systems are compared", "count from 0", "metric",
+    )  # fmt: skip
+    seed: int = _choice(0, "int >= 0", "seed of everything random", "count from 0", "always")
+
+    def __post_init__(self) -> None:
+        metric = as_metric(self.metric)
+        object.__setattr__(self, "metric", metric)
+        for name, least in (
+            ("n_delays", 1), ("rank", 1), ("delay_interval", 1), ("steps_ahead", 1), ("n_starts", 1), ("n_sweeps", 0),
+            ("seed", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is None and name in ("n_delays", "rank", "steps_ahead"):
+                continue
+            if value != AUTO or name not in ("n_delays", "rank", "n_starts"):
+                check_count(name, value, least)
+        for name in ("horizon", "window"):
+            if (value := getattr(self, name)) is not None and not (name == "horizon" and value == AUTO):
+                _check_time(name, value)
+        if isinstance(self.dt, Mapping):
+            for system, value in self.dt.items():
+                _check_time(f"dt of system {system!r}", value)
+        elif self.dt is not None:
+            _check_time("dt", self.dt)
+        if isinstance(self.ridge, (bool, str)) or not 0 <= self.ridge < math.inf:
+            raise DataError(f"ridge = {self.ridge!r} is not a number of at least 0")
+        for name in ("center", "remove_trace"):
+            if not isinstance(getattr(self, name), bool):
+                raise DataError(f"{name} = {getattr(self, name)!r} is not True or False")
+        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_choice("on_rank", self.on_rank, ("lower", "error"))
+        check_choice("group", self.group, ("O", "SO"))
+        if self.windows is not None:
+            object.__setattr__(self, "windows", as_windows(self.windows))
+        for one, other in (("steps_ahead", "horizon"), ("n_delays", "window")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise DataError(
+                    f"{one} = {getattr(self, one)!r} and {other} = {getattr(self, other)!r} say the same thing twice; "
+                    f"give one of them"
+                )
+        timed = [name for name in ("horizon", "window") if getattr(self, name) not in (None, AUTO)]
+        if timed and self.dt is None:
+            raise DataError(
+                f"{timed[0]} = {getattr(self, timed[0])!r} is a time, so dt (the sampling interval) is needed"
+            )
+        for name in self._without_effect():
+            raise DataError(
+                f"{name} = {getattr(self, name)!r} has no effect with metric = {metric.name!r}, which "
+                f"{self._why(name)}; leave it out"
+            )
+
+    def _why(self, name: str) -> str:
+        needs = as_metric(self.metric).needs
+        if _group(name) == "embedding" and needs == "trials":
+            return "compares trials, not operators fitted to them"
+        return "compares eigenvalues, which need no alignment" if needs == "eigenvalues" else "does not take it"
+
+    def _without_effect(self) -> Iterator[str]:
+        """Fields that were given but that the metric does not use."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            given = value is not each.default and not (isinstance(value, (str, int, float)) and value == each.default)
+            if given and not _has_effect(each.name, as_metric(self.metric)):
+                yield each.name
+
+    def override(self, **choices: Any) -> "Comparison":
+        """This comparison with other choices.
+
+        Fields that have no effect under a new metric return to their defaults, ``steps_ahead`` and ``horizon`` replace
+        each other, and so do ``n_delays`` and ``window``.
+
+        Raises
+        ------
+        UnknownChoice
+            A keyword that is no field; the nearest is named.
+        DataError
+            A choice that is invalid, or that has no effect under the metric.
+        """
+        names = [each.name for each in fields(self)]
+        for name in choices:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"choices are {', '.join(names)}"
+                raise UnknownChoice(f"unknown choice {name!r}; {hint}")
+        kept = {name: getattr(self, name) for name in names}
+        for one, other in (("steps_ahead", "horizon"), ("n_delays", "window")):
+            for given, replaced in ((one, other), (other, one)):
+                if choices.get(given) is not None and choices.get(replaced) is None:
+                    kept[replaced] = None
+        if "metric" in choices:
+            metric = as_metric(choices["metric"])
+            kept |= {each.name: each.default for each in fields(self) if not _has_effect(each.name, metric)}
+        return Comparison(**kept | choices)
+
+    def embedding(self, name: str | None = None) -> EmbeddingParameters:
+        """The embedding in samples, for a system where ``dt`` is a mapping.
+
+        Raises
+        ------
+        DataError
+            Delays or a rank that are not given or still to be chosen, no ``dt`` for the system, or a horizon or window
+            that is no whole number of its samples (the nearest ones are named).
+        """
+        for field_name in ("n_delays", "rank"):
+            value = getattr(self, field_name)
+            if value is None and (field_name == "rank" or self.window is None):
+                raise DataError(
+                    "n_delays and rank are needed to fit an operator" + (f" to system {name!r}" * bool(name))
+                )
+            if value == AUTO:
+                raise DataError(f"{field_name} = 'auto' has to be chosen first, by choose_embedding or compare")
+        if self.horizon == AUTO:
+            raise DataError("horizon = 'auto' has to be chosen first, by choose_embedding or compare")
+        steps, delays = self.steps_ahead or 1, self.n_delays
+        if self.horizon is not None:
+            steps = self._samples("horizon", self.horizon, 1, name)
+        if self.window is not None:
+            delays = self._samples("window", self.window, self.delay_interval, name)
+        return EmbeddingParameters(
+            int(delays),
+            int(self.rank),
+            self.delay_interval,
+            steps,
+            self.ridge,
+            self.center,
+            self.estimator,  # type: ignore[arg-type]
+        )
+
+    def interval(self, name: str | None = None) -> float | None:
+        """The sampling interval of a system; None if ``dt`` is not given."""
+        if not isinstance(self.dt, Mapping):
+            return self.dt
+        if name not in self.dt:
+            near = difflib.get_close_matches(str(name), list(map(str, self.dt)), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"dt is given for {', '.join(map(repr, self.dt))}, but not for system {name!r}{hint}")
+        return self.dt[name]
+
+    def _samples(self, what: str, time: Any, spacing: int, name: str | None) -> int:
+        """A time as a whole number of sampling intervals (times ``spacing``) of a system."""
+        unit = self.interval(name) * spacing  # type: ignore[operator]
+        of = f" of system {name!r}" * bool(name)
+        count, sample = round(time / unit), "sample" if spacing == 1 else "delay interval"
+        if count < 1:
+            raise DataError(f"{what} = {time:g} is shorter than one {sample}{of}, {unit:g}, the least it can be")
+        if abs(time / unit - count) > 1e-6 * count:
+            nearest = [f"{unit * near:.6g}" for near in (math.floor(time / unit), math.ceil(time / unit)) if near]
+            raise DataError(
+                f"{what} = {time:g} is not a whole number of {sample}s{of}, {unit:g} each; the nearest: "
+                f"{' and '.join(nearest)}"
+            )
+        return count
+
+    def noise_of(self, name: str) -> Any:
+        """The noise variance of a system; None if it is to be estimated."""
+        return self.noise_variance.get(name) if isinstance(self.noise_variance, Mapping) else self.noise_variance
+
+    def options(self) -> dict[str, Any]:
+        """What ``distances`` of the metric is told."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if metrics.takes(self.metric, each.name)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the metric by its name; `from_dict` reads them back."""
+        plain = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        metric = as_metric(self.metric)
+        return plain | {"metric": metric.name}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], described: Mapping[str, Any] | None = None) -> "Comparison":
+        """The comparison that `to_dict` wrote; ``described`` holds title, unit, needs and bounded of its metric.
+
+        A metric that is not in `METRICS` comes back as a `Stored` one.
+        """
+        known = {each.name for each in fields(cls)}
+        kept = {name: value for name, value in values.items() if name in known}
+        if kept["metric"] not in METRICS and described is not None:
+            kept["metric"] = Stored(name=kept["metric"], **described)
+        metric = as_metric(kept["metric"])
+        return cls(**{name: value for name, value in kept.items() if _has_effect(name, metric)})
+
+
+def _has_effect(name: str, metric: Any) -> bool:
+    group = _group(name)
+    if group == "embedding":
+        return bool(metric.needs != "trials")
+    if group == "metric" and name != "metric":
+        return metrics.takes(metric, name) or isinstance(metric, Stored)
+    return True
+
+
+def _group(name: str) -> str:
+    return str(Comparison.__dataclass_fields__[name].metadata["group"])
+
+
+def _check_time(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+        raise DataError(f"{name} = {value!r} is not a time above 0")
+
+
+def _plain(value: Any) -> Any:
+    """Dicts, lists, numbers and text in place of arrays, tensors and tuples."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(own) for name, own in value.items()}
+    if isinstance(value, (str, bool, int, float)) or value is None:
+        return value
+    if isinstance(value, Sequence):
+        return [_plain(own) for own in value]
+    return np.asarray(value).tolist() if hasattr(value, "__array__") or hasattr(value, "dtype") else str(value)
+
+
+def as_comparison(how: Comparison | None, choices: Mapping[str, Any]) -> Comparison:
+    """``how`` with keywords that override its fields.
+
+    Raises
+    ------
+    DataError
+        ``how`` is not a `Comparison`; an unknown keyword, an invalid value, or a choice without effect.
+    """
+    if how is not None and not isinstance(how, Comparison):
+        raise DataError(
+            f"how came as {type(how).__name__}; give a Comparison, or its fields as keywords (others= names a second "
+            f"set of systems)"
+        )
+    return (how or Comparison()).override(**choices)
+
+
+def _documented() -> str:
+    """The docstring of `Comparison`, from its fields."""
+    lines = [
+        "Every choice of a comparison of systems, each with a default.",
+        "",
+        'Fields that have no effect with the metric chosen are refused: "cka" and "procrustes" compare trials and need '
+        "no embedding.",
+        "",
+        "Parameters",
+        "----------",
+    ]
+    for each in fields(Comparison):
+        default = each.default if each.default is not None else "none"
+        lines += [f"{each.name} : {each.metadata['values']}, default {default}", f"    {each.metadata['help']}"]
+    return "\n".join(lines)
+
+
+Comparison.__doc__ = _documented()

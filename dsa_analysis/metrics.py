@@ -1,0 +1,257 @@
+"""A metric is a value: how far two systems are from each other, and what the rest of the package must know about it.
+
+`compare` takes the name of a metric in `METRICS` or any object that has
+
+    name       str, stored with the results
+    unit       str, written on axes and in reports
+    needs      "operators", "eigenvalues" or "trials": what ``distances`` is given of each system
+    bounded    bool: whether ``distances`` also returns lower bounds
+    distances  (first, second, **options) -> distances of P pairs
+
+``first`` and ``second`` hold one entry for each of P pairs: operators (P, n, n), eigenvalues (P, n), or lists of P
+systems, each a list of trials (n_times, n_channels). The result is a tensor (P,), or where ``bounded`` is true a tuple
+of distances and lower bounds, (P,) each, or `Pairs`. Further attributes are optional; `Metric` lists them with their
+defaults, and a class of your own may inherit from it.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dsa_analysis import alignment, spectra
+from dsa_analysis.alignment import Alignment, align_pairs
+from dsa_analysis.baselines import cka_distances, procrustes_distances
+from dsa_analysis.data import DataError, check_choice
+
+NEEDS = ("operators", "eigenvalues", "trials")
+REQUIRED = ("name", "unit", "needs", "bounded", "distances")
+
+
+class Pairs(NamedTuple):
+    """What is known of P pairs once they are solved, (P,) each."""
+
+    distance: Tensor
+    lower_bound: Tensor  # NaN where the metric has none
+    agreement: Tensor  # fraction of the starts that reached this distance; 1 where it is computed exactly
+    converged: Tensor  # bool
+
+
+class Metric:
+    """Defaults of the optional attributes of a metric."""
+
+    name: str
+    unit: str
+    needs: str
+    bounded: bool
+    title: str  # in figures; the name by default
+    options: tuple[str, ...] = ()  # fields of `Comparison` that ``distances`` takes as keywords, or "names"
+
+    @property
+    def matched(self) -> bool:
+        """Whether trial k of one system must correspond to trial k of the other, sample by sample."""
+        return self.needs == "trials"
+
+    def pairs_at_once(self, size: int, device: torch.device) -> int | None:
+        """Number of pairs of operators (size, size) given to one call of ``distances``; None for all of them."""
+        return None
+
+    def distances(self, first: Any, second: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Aligned(Metric):
+    """A distance between operators A and C B C^T after the best orthogonal alignment C; see `alignment`."""
+
+    name: str
+    title: str
+    unit: str
+    from_angle: Callable[[Tensor, Tensor, Tensor, int], Tensor]  # (angle, |A|, |B|, n) -> distance, increasing in angle
+    needs = "operators"
+    bounded = True
+    options = ("n_starts", "group", "remove_trace", "n_sweeps", "seed", "names")
+
+    def pairs_at_once(self, size: int, device: torch.device) -> int | None:
+        # a quarter of what is solved side by side: enough for full speed, few enough for several workers
+        return max(1, alignment.pairs_at_once(size, device) // 4)
+
+    def align(self, first: Tensor, second: Tensor, names: Any = None, **options: Any) -> Alignment:
+        """Align ``second`` to ``first``, (P, n, n) each; what belongs to one operator is computed once."""
+        both = torch.cat([first, second])
+        distinct, index = both.flatten(1).unique(dim=0, return_inverse=True)
+        called = dict(zip(index.tolist(), [*names[0], *names[1]] if names else (), strict=False))
+        return align_pairs(
+            distinct.view(-1, *first.shape[1:]), *index.split(len(first)),
+            names=[called[k] for k in range(len(distinct))] if names else (), **options,
+        )  # fmt: skip
+
+    def of_alignment(self, aligned: Alignment, first: Tensor, second: Tensor, remove_trace: bool = False) -> Pairs:
+        sizes = (_norm(operators, remove_trace) for operators in (first, second))
+        a, b, n = *sizes, first.shape[-1]
+        distance, bound = (self.from_angle(angle, a, b, n) for angle in (aligned.distance, aligned.lower_bound))
+        return Pairs(distance, bound, aligned.agreement, aligned.converged)
+
+    def distances(self, first: Tensor, second: Tensor, **options: Any) -> Pairs:
+        aligned = self.align(first, second, **options)
+        return self.of_alignment(aligned, first, second, options.get("remove_trace", False))
+
+
+def _norm(operators: Tensor, remove_trace: bool) -> Tensor:
+    """Frobenius norm of each of (P, n, n), without the trace part if asked for."""
+    if remove_trace:
+        mean = operators.diagonal(dim1=-2, dim2=-1).mean(-1)
+        operators = operators - mean[:, None, None] * torch.eye(operators.shape[-1]).to(operators)
+    return operators.square().sum((-1, -2)).sqrt()
+
+
+def _angle(angle: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
+    return angle
+
+
+def _chord(angle: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
+    """|A - C B C^T|_F of operators of unit norm."""
+    return 2 * (angle / 2).sin()
+
+
+def _difference(angle: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
+    """|A - C B C^T|_F / sqrt(n) from the angle (law of cosines; small distances keep their digits)."""
+    return (((a - b).square() + 4 * a * b * (angle / 2).sin().square()) / n).sqrt()
+
+
+@dataclass(frozen=True)
+class Spectral(Metric):
+    """Root mean squared gap of matched eigenvalues; see `spectral_distance`."""
+
+    name: str = "spectral"
+    title: str = "matched eigenvalues"
+    unit: str = "eigenvalue gap"
+    needs = "eigenvalues"
+    bounded = False
+
+    def distances(self, first: Tensor, second: Tensor, **options: Any) -> Tensor:
+        return spectra.spectral_distance(first, second)
+
+
+@dataclass(frozen=True)
+class Static(Metric):
+    """An angle between the recordings themselves, trials matched sample by sample; see `baselines`."""
+
+    name: str
+    title: str
+    compute: Callable[..., Tensor]
+    unit: str = "rad"
+    needs = "trials"
+    bounded = False
+    options = ("names",)
+
+    def distances(self, first: Any, second: Any, names: Any = None, **options: Any) -> Tensor:
+        return self.compute(first, second, names)
+
+
+@dataclass(frozen=True)
+class Stored(Metric):
+    """What a file says about a metric that is not known here: it can be shown, but not computed."""
+
+    name: str
+    title: str
+    unit: str
+    needs: str
+    bounded: bool
+
+    def distances(self, first: Any, second: Any, **options: Any) -> Any:
+        raise DataError(
+            f"metric {self.name!r} was read from a file, which holds its results but not its code: "
+            f"pass the metric object itself, compare(..., metric=it)"
+        )
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Aligned("angular", "DSA", "rad", _angle),
+        Aligned("euclidean", "DSA (chord)", "chord", _chord),
+        Aligned("frobenius", "DSA (size kept)", "operator difference", _difference),
+        Spectral(),
+        Static("cka", "CKA", cka_distances),
+        Static("procrustes", "Procrustes", procrustes_distances),
+    )
+}
+
+
+def as_metric(metric: Any) -> Any:
+    """The metric of that name, or the object itself once it is known to have what a metric needs.
+
+    Raises
+    ------
+    DataError
+        An unknown name (the nearest is named), or an object without a required attribute (which one is named).
+    """
+    if isinstance(metric, str):
+        check_choice("metric", metric, METRICS)
+        return METRICS[metric]
+    called = getattr(metric, "name", None) or type(metric).__name__
+    if isinstance(metric, type):
+        raise DataError(f"metric = {called} is a class; pass an object of it, metric={called}()")
+    missing = [part for part in REQUIRED if not hasattr(metric, part)]
+    if missing:
+        raise DataError(
+            f"metric {called!r} has no {' and no '.join(missing)}; a metric needs {', '.join(REQUIRED)} (see METRICS)"
+        )
+    for part in ("name", "unit"):
+        if not isinstance(getattr(metric, part), str) or not getattr(metric, part):
+            raise DataError(f"metric {called!r}: {part} = {getattr(metric, part)!r} is not a text")
+    check_choice(f"metric {called!r}: needs", metric.needs, NEEDS)
+    if not isinstance(metric.bounded, bool):
+        raise DataError(f"metric {called!r}: bounded = {metric.bounded!r} is not True or False")
+    if not callable(metric.distances):
+        raise DataError(f"metric {called!r}: distances is not a function of (first, second, **options)")
+    return metric
+
+
+def title(metric: Any) -> str:
+    """What figures call a metric."""
+    return getattr(metric, "title", "") or str(metric.name)
+
+
+def takes(metric: Any, option: str) -> bool:
+    """Whether ``distances`` of a metric takes this field of `Comparison`."""
+    return option in getattr(metric, "options", ())
+
+
+def is_matched(metric: Any) -> bool:
+    """Whether a metric compares trial k of one system with trial k of the other."""
+    return bool(getattr(metric, "matched", metric.needs == "trials"))
+
+
+def solver_key(metric: Any) -> str:
+    """Identifies the code behind a metric: stored pairs of other code are not read."""
+    if isinstance(metric, Aligned):
+        source = inspect.getsource(alignment)
+    else:
+        try:
+            source = inspect.getsource(type(metric))
+        except (OSError, TypeError):  # typed at a prompt
+            source = repr(metric)
+    return hashlib.sha256(f"{metric.name}\n{source}".encode()).hexdigest()
+
+
+def as_pairs(metric: Any, found: Any, n_pairs: int) -> Pairs:
+    """What ``distances`` of a metric returned, checked."""
+    if isinstance(found, Pairs):
+        return found
+    if metric.bounded and not (isinstance(found, tuple) and len(found) == 2):
+        raise DataError(f"metric {metric.name!r} is bounded, so distances must return (distances, lower bounds)")
+    distance, bound = found if metric.bounded else (found, None)
+    distance = torch.as_tensor(distance).double()
+    if distance.shape != (n_pairs,):
+        raise DataError(f"metric {metric.name!r} returned shape {tuple(distance.shape)} for {n_pairs} pairs, not (P,)")
+    bound = torch.full_like(distance, torch.nan) if bound is None else torch.as_tensor(bound).to(distance)
+    if bound.shape != distance.shape or not bool(torch.isfinite(distance).all()) or bool((distance < 0).any()):
+        raise DataError(f"metric {metric.name!r} returned distances or bounds that are no finite numbers >= 0 of (P,)")
+    exact = torch.ones_like(distance)
+    return Pairs(distance, bound, exact, exact > 0)

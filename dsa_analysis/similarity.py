@@ -1,0 +1,306 @@
+"""Distances between systems, what they rest on, and the file that keeps them."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsa_analysis import metrics
+from dsa_analysis.comparison import Comparison
+from dsa_analysis.data import DataError
+from dsa_analysis.dmd import Operator
+from dsa_analysis.embedding import EmbeddingParameters
+from dsa_analysis.metrics import Metric, as_metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+MATRICES = ("distances", "lower_bounds", "agreement", "converged")
+FORMAT = 3  # of the files written by Similarity.save; 2 is read too
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Distances between systems, and what they rest on.
+
+    Attributes
+    ----------
+    distances : (k, k), or (k, l) where ``others`` were given
+        In the unit of the metric.
+    lower_bounds : same shape
+        No alignment can give a smaller distance; NaN for metrics without bound (those that are computed exactly).
+    agreement : same shape
+        Fraction of completed starts of the alignment that reached the distance; 1 for exact metrics.
+    converged : same shape, bool
+    gap : same shape
+        ``distances - lower_bounds``: the true distance is smaller than the one found by at most this.
+    labels, other_labels : tuples of str
+        Of rows and columns.
+    comparison : Comparison
+        How the systems were compared, with the values that were chosen or lowered.
+    metric, unit : str
+        Name and unit of the metric.
+    operators, other_operators : dict
+        Label -> `Operator`, or the matrix where one was given, or a tuple of operators, one for each window; empty for
+        metrics that compare trials.
+    settings : dict
+        The comparison as plain values, and where they come from: "chosen" tells what ``"auto"`` stood for,
+        "lowered_from" the rank that was asked for.
+    by_window : (n_windows, k, k) or (n_windows, k, l), or None
+        The distance in each window, where systems were compared window by window: ``distances`` and ``lower_bounds``
+        are means over windows, ``agreement`` is the lowest, ``converged`` means in all.
+    two_sided : bool
+        Whether rows and columns are two sets of systems (``others`` were given), whatever their names.
+    """
+
+    distances: np.ndarray
+    lower_bounds: np.ndarray
+    agreement: np.ndarray
+    converged: np.ndarray
+    labels: tuple[str, ...]
+    other_labels: tuple[str, ...]
+    comparison: Comparison = field(default_factory=Comparison)
+    operators: dict[str, Any] = field(default_factory=dict, repr=False)
+    other_operators: dict[str, Any] = field(default_factory=dict, repr=False)
+    settings: dict[str, Any] = field(default_factory=dict)
+    by_window: np.ndarray | None = None
+    two_sided: bool = False
+
+    @property
+    def metric(self) -> str:
+        return self.measure.name
+
+    @property
+    def unit(self) -> str:
+        return self.measure.unit
+
+    @property
+    def measure(self) -> Metric:
+        """The metric itself; one that was read from a file and is not known here can be shown but not computed."""
+        return as_metric(self.comparison.metric)  # type: ignore[no-any-return]
+
+    @property
+    def gap(self) -> np.ndarray:
+        return self.distances - self.lower_bounds
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row for each pair: system_a, system_b, distance, lower_bound, agreement, converged.
+
+        Systems compared among themselves have each unordered pair once; two sets have all pairs.
+        """
+        import pandas as pd
+
+        if self.two_sided:
+            rows, columns = (index.ravel() for index in np.indices(self.distances.shape))
+        else:
+            rows, columns = np.triu_indices(len(self.labels), 1)
+        return pd.DataFrame(
+            {
+                "system_a": np.array(self.labels, dtype=object)[rows],
+                "system_b": np.array(self.other_labels, dtype=object)[columns],
+                "distance": self.distances[rows, columns],
+                "lower_bound": self.lower_bounds[rows, columns],
+                "agreement": self.agreement[rows, columns],
+                "converged": self.converged[rows, columns],
+            }
+        )
+
+    def to_xarray(self) -> "xr.Dataset":
+        """The matrices with labelled axes ("system", "other", and "window" if any), the settings as attributes."""
+        import xarray as xr
+
+        axes = ("system", "other")
+        variables: dict[str, Any] = {name: (axes, getattr(self, name)) for name in MATRICES}
+        coordinates = {"system": list(self.labels), "other": list(self.other_labels)}
+        if self.by_window is not None:
+            variables["by_window"] = (("window", *axes), self.by_window)
+            coordinates["window"] = list(self.comparison.windows)
+        described = {"title": metrics.title(self.measure)}
+        described |= {name: getattr(self.measure, name) for name in ("unit", "needs", "bounded")}
+        return xr.Dataset(
+            variables,
+            coords=coordinates,
+            attrs={
+                "metric": self.metric,
+                "metric_is": json.dumps(described),
+                "comparison": json.dumps(self.comparison.to_dict()),
+                "settings": json.dumps(self.settings),
+                "two_sided": int(self.two_sided),
+                "format": FORMAT,
+            },
+        )
+
+    def to_plane(self, seed: int = 0) -> tuple[np.ndarray, float]:
+        """Map of the systems in a plane, by metric multidimensional scaling.
+
+        Parameters
+        ----------
+        seed : int >= 0
+            Unused by the classical solution that the scaling starts from, except for ties.
+
+        Returns
+        -------
+        places : (k, 2)
+            Points whose distances resemble those of the systems.
+        stress : float in [0, 1]
+            Low stress (below 0.1) means that distances on the map are faithful (Kruskal 1964).
+
+        Raises
+        ------
+        DataError
+            Two sets of systems: a map needs the distances of one set among themselves.
+        """
+        from sklearn.manifold import MDS
+
+        if self.two_sided:
+            raise DataError("a map needs the distances of systems among themselves; others were given here")
+        mds = MDS(2, metric="precomputed", init="classical_mds", n_init=1, normalized_stress=True, random_state=seed)
+        places = mds.fit_transform(self.distances)
+        return places, float(mds.stress_)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to one netCDF file, complete or not at all; returns the path. `load` reads it back."""
+        path = Path(path)
+        dataset = self.to_xarray()
+        for axis, labels, operators in self._sides():
+            if operators:
+                listed = [operators[label] for label in labels]
+                if self.by_window is not None:
+                    listed, axis = [piece for pieces in listed for piece in pieces], f"{axis}_piece"
+                dataset = dataset.merge(_operators_to_xarray(listed, axis))
+        dataset.attrs["checksum"] = _checksum(dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            dataset.to_netcdf(temporary, engine="h5netcdf")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Similarity":
+        """Read what `save` wrote, in this version or in 0.1.
+
+        Raises
+        ------
+        DataError
+            No such file, or one that is damaged or holds something else.
+        """
+        import xarray as xr
+
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path} is no file ({path.absolute()}); give one written by Similarity.save")
+        try:
+            with xr.open_dataset(path, engine="h5netcdf") as file:
+                dataset = file.load()
+            if dataset.attrs.pop("checksum") != _checksum(dataset):
+                raise ValueError("its contents do not match its checksum")
+            matrices = {name: dataset[name].values for name in MATRICES}
+            by_window = dataset["by_window"].values if "by_window" in dataset else None
+            labels, other_labels = (tuple(map(str, dataset[axis].values)) for axis in ("system", "other"))
+            operators, other_operators = (
+                _labelled_operators(dataset, axis, names)
+                for axis, names in (("system", labels), ("other", other_labels))
+            )
+            comparison, settings, two_sided = _read_attributes(dataset.attrs, labels != other_labels)
+        except Exception as problem:  # h5py and xarray raise a dozen kinds for damaged files
+            raise DataError(
+                f"{path} is damaged, or not written by Similarity.save ({type(problem).__name__}: {problem}); "
+                f"compute it again"
+            ) from problem
+        return cls(
+            **matrices,
+            labels=labels,
+            other_labels=other_labels,
+            comparison=comparison,
+            operators=operators,
+            other_operators=other_operators if two_sided else operators,
+            settings=settings,
+            by_window=by_window,
+            two_sided=two_sided,
+        )
+
+    def _sides(self) -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
+        sides = [("system", self.labels, self.operators), ("other", self.other_labels, self.other_operators)]
+        return sides if self.two_sided else sides[:1]
+
+
+def _read_attributes(attributes: Any, names_differ: bool) -> tuple[Comparison, dict[str, Any], bool]:
+    settings = json.loads(attributes["settings"])
+    if "comparison" not in attributes:  # version 0.1
+        return Comparison.from_dict(settings | {"metric": str(attributes["metric"])}), settings, names_differ
+    described = json.loads(attributes["metric_is"])
+    comparison = Comparison.from_dict(json.loads(attributes["comparison"]), described)
+    return comparison, settings, bool(attributes["two_sided"])
+
+
+def _checksum(dataset: "xr.Dataset") -> str:
+    """SHA-256 of all names, values and attributes: HDF5 reads a file in which a byte has turned without complaint."""
+    digest = hashlib.sha256(repr(sorted((key, str(value)) for key, value in dataset.attrs.items())).encode())
+    for name, variable in sorted(dataset.variables.items(), key=lambda item: str(item[0])):
+        values = variable.values
+        digest.update(f"{name} {variable.dims} {variable.shape}".encode())
+        digest.update(values.tobytes() if values.dtype.kind in "biuf" else "\0".join(map(str, values)).encode())
+    return digest.hexdigest()
+
+
+def _labelled_operators(dataset: "xr.Dataset", axis: str, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Operators by label, or tuples of those of all windows."""
+    if f"{axis}_matrix" in dataset:
+        return dict(zip(labels, _operators_from_xarray(dataset, axis), strict=True))
+    if f"{axis}_piece_matrix" in dataset:
+        pieces = _operators_from_xarray(dataset, f"{axis}_piece")
+        n = len(pieces) // len(labels)
+        return {label: tuple(pieces[n * at : n * (at + 1)]) for at, label in enumerate(labels)}
+    return {}
+
+
+def _operators_to_xarray(operators: list[Any], axis: str) -> "xr.Dataset":
+    """Operators along ``axis``; bases and means lie one below the other, since channel counts may differ."""
+    import xarray as xr
+
+    matrices = np.stack([getattr(operator, "matrix", operator).cpu().numpy() for operator in operators])
+    variables: dict[str, Any] = {f"{axis}_matrix": ((axis, "row", "column"), matrices)}
+    if all(isinstance(operator, Operator) for operator in operators):
+        p = [json.dumps(vars(operator.parameters)) for operator in operators]
+        variables |= {
+            f"{axis}_singular_values": ((axis, "row"), np.stack([o.singular_values.cpu().numpy() for o in operators])),
+            f"{axis}_basis": ((f"{axis}_entry", "row"), np.concatenate([o.basis.cpu().numpy() for o in operators])),
+            f"{axis}_mean": (f"{axis}_channel", np.concatenate([o.mean.cpu().numpy() for o in operators])),
+            f"{axis}_noise_variance": (
+                f"{axis}_channel",
+                np.concatenate([o.noise_variance.cpu().numpy() for o in operators]),
+            ),
+            f"{axis}_n_windows": (axis, np.array([o.n_windows for o in operators])),
+            f"{axis}_n_channels": (axis, np.array([o.n_channels for o in operators])),
+            f"{axis}_gap": (axis, np.array([o.gap for o in operators])),
+            f"{axis}_n_transitions": (axis, np.array([o.n_transitions for o in operators])),
+            f"{axis}_parameters": (axis, np.array(p, dtype=object)),
+        }
+    return xr.Dataset(variables)
+
+
+def _operators_from_xarray(dataset: "xr.Dataset", axis: str) -> list[Any]:
+    def tensors(name: str) -> Tensor:
+        return torch.from_numpy(dataset[f"{axis}_{name}"].values)
+
+    matrices = list(tensors("matrix"))
+    if f"{axis}_basis" not in dataset:
+        return matrices
+    parameters = [EmbeddingParameters(**json.loads(str(p))) for p in dataset[f"{axis}_parameters"].values]
+    n_channels = dataset[f"{axis}_n_channels"].values.tolist()
+    bases = tensors("basis").split([n * p.n_delays for n, p in zip(n_channels, parameters, strict=True)])
+    means = tensors("mean").split(n_channels)
+    gaps, counts = dataset[f"{axis}_gap"].values.tolist(), dataset[f"{axis}_n_transitions"].values.tolist()
+    noise, windows = tensors("noise_variance").split(n_channels), dataset[f"{axis}_n_windows"].values.tolist()
+    columns = (matrices, tensors("singular_values"), bases, means, gaps, counts, parameters, noise, windows)
+    return [Operator(*fields) for fields in zip(*columns, strict=True)]
