@@ -33,6 +33,7 @@ from dsa_analysis.inference import (
 from dsa_analysis.metrics import METRICS, Metric, Pairs
 from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
+from dsa_analysis.residuals import residuals, standardize
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import match_modes, spectral_distance
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
@@ -80,6 +81,7 @@ __all__ = [
     "procrustes_distance",
     "record_regimes",
     "repeat_variance",
+    "residuals",
     "silhouette",
     "silhouette_interval",
     "simulate",
@@ -88,6 +90,7 @@ __all__ = [
     "spearman",
     "spearman_interval",
     "spectral_distance",
+    "standardize",
     "trajectories",
     "transformed_copies",
     "trial_replicates",

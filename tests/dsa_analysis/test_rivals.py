@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dsa_analysis import DataError, transformed_copies
+from dsa_analysis import METRICS, DataError, compare, noise_floor, transformed_copies
 from dsa_analysis.rivals import Autocorrelations, PrincipalVariances
 from dsa_analysis.systems import linear
 
@@ -82,7 +82,25 @@ def test_constant_channels_are_left_out_of_autocorrelations():
 def test_metric_says_what_it_needs(rival):
     assert rival.needs == "trials"
     assert rival.bounded is False
+    assert METRICS[rival.name] == rival
     assert all((rival.name, rival.title, rival.unit))
+
+
+@each
+def test_systems_of_other_trials_and_channels_compare_by_name(rival):
+    systems = {"slow": noise(0.9), "fast": [trial[:100, :4] for trial in noise(0.1, seed=1)[:7]]}
+    found = compare(systems, metric=rival.name, progress=False)
+    expected = rival.distances([systems["slow"]], [systems["fast"]])
+    assert found.distances[0, 1] == pytest.approx(float(expected[0]))
+    assert found.unit == rival.unit
+    floor = noise_floor(systems, metric=rival.name, n_splits=2, progress=False)
+    assert floor["slow"] < 0.05
+
+
+@each
+def test_message_names_the_system(rival):
+    with pytest.raises(DataError, match="system 'still' does not vary"):
+        rival.distances([noise(0.5)], [[torch.ones(4, 2)]], names=(["system 'moving'"], ["system 'still'"]))
 
 
 @each
@@ -106,7 +124,7 @@ def test_no_pairs_are_no_distances(rival):
         ),
         (
             lambda: Autocorrelations().distances([[torch.ones(1, 2)]], [[torch.ones(1, 2)]]),
-            "autocorrelations need trials of at least 2 samples, but the longest has 1",
+            "a system: autocorrelations need trials of at least 2 samples, but the longest has 1",
         ),
     ],
 )
