@@ -14,13 +14,16 @@ from workbench.settings import load_settings
 PROJECT = Path(__file__).parents[2]
 
 
-def changed(values: Any, changes: dict[str, Any]) -> Any:
-    """``values`` with the keys of ``changes`` replaced; mappings of the same keys are changed inside."""
+NAMED = {"estimators", "groups", "growth", "measures", "motifs", "regimes"}  # mappings whose names are the user's
+
+
+def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes``: sections change key by key, at any depth; named entries are replaced by new names."""
     merged = dict(values)
     for key, change in changes.items():
-        assert key in values, f"{key} is no key of config.yaml"
-        inside = isinstance(change, dict) and set(change) <= set(values[key])
-        merged[key] = changed(values[key], change) if inside else change
+        old = values.get(key)
+        inside = isinstance(change, dict) and isinstance(old, dict) and (key not in NAMED or set(change) <= set(old))
+        merged[key] = changed(old, change) if inside else change
     return merged
 
 

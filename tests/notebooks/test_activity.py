@@ -3,14 +3,6 @@
 from multitask import load_run
 from tests.notebooks.conftest import printed
 
-EMBEDDING = {
-    "n_delays": 2, "rank": 3, "delay_interval": 1, "steps_ahead": 1, "ridge": 1e-8, "center": True,
-    "estimator": "least_squares", "n_starts": 2, "group": "O", "remove_trace": False,
-}  # fmt: skip
-DSA = {
-    "metric": "angular", "states": "hidden", "inputs": False, "by": "whole", "trials": "matched", "dsa": EMBEDDING
-}  # fmt: skip
-CKA = DSA | {"metric": "cka", "dsa": None}
 SMALL = {
     "multitask": {
         "rules": ["delaygo", "delayanti", "contextdm1"],
@@ -36,22 +28,18 @@ SMALL = {
             "checkpoint_steps": [5, 10],
         },
         "groups": {
-            "untrained": {"after": None, "rules": [], "frozen": [], "n_networks": None},
-            "master": {"after": None, "rules": ["contextdelaydm1"], "frozen": [], "n_networks": None},
-            "delay": {"after": None, "rules": ["delaydm1"], "frozen": [], "n_networks": None},
-            "both": {"after": None, "rules": ["dm1", "contextdm1"], "frozen": [], "n_networks": None},
-            "delay_frozen": {
-                "after": "delay",
-                "rules": ["contextdelaydm1"],
-                "frozen": ["recurrent"],
-                "n_networks": None,
-            },
-            "both_frozen": {"after": "both", "rules": ["contextdelaydm1"], "frozen": ["recurrent"], "n_networks": None},
+            "untrained": {"rules": []},
+            "master": {},
+            "delay": {"rules": ["delaydm1"]},
+            "both": {"rules": ["dm1", "contextdm1"]},
+            "delay_frozen": {"after": "delay", "frozen": ["recurrent"]},
+            "both_frozen": {"after": "both", "frozen": ["recurrent"]},
         },
         "comparison": {
             "n_batches": 2,
             "n_trials": 6,
-            "measures": {"DSA": DSA, "unmatched": DSA | {"trials": "unmatched"}, "CKA": CKA},
+            "measure": {"dsa": {"n_delays": 2, "rank": 3, "n_starts": 2}},
+            "measures": {"DSA": {}, "unmatched": {"trials": "unmatched"}, "CKA": {"dsa": {"metric": "cka"}}},
             "shown": ["DSA", "CKA"],
             "learning": ["both_frozen"],
             "n_splits": 1,

@@ -15,21 +15,9 @@ SMALL = {
         },
         "models": {"n_pieces": [1, 2], "n_recordings": [2, 2]},
         "strengths": [0.5, 0.0],
-        "estimators": {
-            "weighted": {
-                "n_delays": 6,
-                "rank": 4,
-                "delay_interval": 1,
-                "steps_ahead": 3,
-                "ridge": 1e-8,
-                "center": True,
-                "estimator": "signal_weighted",
-                "n_starts": 1,
-                "group": "O",
-                "remove_trace": False,
-            }
-        },
-        "growth": {"spiral": {"start": STILL, "end": STILL | {"parameters": {"rho": [10.0]}}, "one_regime": False}},
+        "dsa": {"n_delays": 6, "rank": 4, "n_starts": 1},
+        "estimators": {"weighted": {"steps_ahead": 3, "estimator": "signal_weighted"}},
+        "growth": {"spiral": {"start": STILL, "end": {"parameters": {"rho": [10.0]}}, "one_regime": False}},
         "shares": [0.0, 0.5, 1.0],
     }
 }

@@ -208,20 +208,20 @@ def test_command_wants_files_or_groups(folder, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shown": ["DSA", "CCA"]}, "shown: CCA is none of the measures, DSA, unmatched, CKA"),
+        ({"shown": ["DSA", "CCA"]}, "shown: CCA is not one of the measures, DSA, unmatched, CKA"),
         ({"periods": ["stim3"]}, "comparison.periods: contextdelaydm1 has no stim3; it has fix1, stim1, delay1"),
-        ({"learning": ["none"]}, "comparison.learning: none is none of the groups, untrained, master"),
-        ({"learning": ["delay"]}, "comparison.learning: delay does not learn contextdelaydm1 last; take it out"),
+        ({"learning": ["none"]}, "comparison.learning: none is not one of the groups, untrained, master"),
+        ({"learning": ["delay"]}, "comparison.learning: delay does not learn contextdelaydm1 last; remove it"),
         ({"jacobians": {"period": "go"}}, "comparison.jacobians.period: contextdelaydm1 has no go; it has fix1"),
-        ({"jacobians": {"groups": ["all"]}}, "comparison.jacobians.groups: all is none of the groups"),
+        ({"jacobians": {"groups": ["all"]}}, "comparison.jacobians.groups: all is not one of the groups"),
         ({"jacobians": {"rank": 16}}, "comparison.jacobians.rank: must be below the 16 units"),
         ({"jacobians": {"n_modes": 3}}, "n_modes: operators of rank 2 have no 3 modes"),
         ({"jacobians": {"discard": 39}}, "discard: leaves 1 of n_times = 40 samples; 3 are needed"),
-        ({"measures": {"CKA": {"inputs": True}}}, "inputs: only operators have their inputs modelled"),
-        ({"measures": {"DSA": {"dsa": None}}}, "dsa: angular compares operators; n_delays, rank and so on are needed"),
+        ({"measures": {"CKA": {"inputs": True}}}, "inputs: only operators can model inputs, and cka compares trials; set it to false"),
+        ({"measures": {"DSA": {"dsa": None}}}, "measures.DSA.dsa: must be a section of keys and values, got null"),
         (
             {"measures": {"DSA": {"inputs": True, "dsa": {"steps_ahead": 2}}}},
-            "inputs: are modelled by least_squares, one step ahead; change dsa.estimator and dsa.steps_ahead",
+            "inputs: need estimator least_squares and steps_ahead 1; change dsa.estimator and dsa.steps_ahead",
         ),
     ],
 )
@@ -238,4 +238,4 @@ def test_a_reference_has_to_be_among_the_groups(folder, tmp_path, capsys):
     values["groups"]["groups"]["master"]["frozen"] = ["recurrent"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     assert main(["check", "--config", str(tmp_path / "config.yaml")]) == 2
-    assert "groups: none learns contextdelaydm1 alone, from random networks" in capsys.readouterr().err
+    assert "groups: no group learns contextdelaydm1 alone, from random networks" in capsys.readouterr().err

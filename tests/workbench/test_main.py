@@ -30,8 +30,8 @@ def test_unknown_notebook_exits_2_with_one_line(config, capsys):
 
 
 def test_mistakes_in_the_settings_exit_2_with_the_report_and_no_traceback(config, capsys):
-    first = config.replace("seed", "seed: red")
-    second = config.replace("lorenz.n_times", "n_times: many")
+    first = config.set("seed", "red")
+    second = config.set("lorenz.n_times", "many")
     assert main(["run", "--config", str(config.path)]) == 2
     assert capsys.readouterr().err == (
         f'{config.path}:{first}: seed: must be an integer, got "red"\n'
@@ -47,7 +47,7 @@ def test_missing_settings_exit_2(capsys, monkeypatch, tmp_path):
 
 
 def test_check_prints_the_settings(config, capsys):
-    config.replace("seed", "seed: 7")
+    config.set("seed", "7")
     assert main(["check", "--config", str(config.path)]) == 0
     assert "seed: 7\n" in capsys.readouterr().out
 

@@ -9,14 +9,18 @@ from multitask import load_run
 from workbench.__main__ import main
 from workbench.settings import ConfigError, load_settings
 
-TINY = {"n_networks": 2, "n_rnn": 8, "n_steps": 4, "evaluate_every": 2, "n_test_batches": 2, "test_batch_size": 4}
+TINY = {
+    "n_networks": "2",
+    "network": "{n_rnn: 8}",
+    "training": "{n_steps: 4, evaluate_every: 2, n_test_batches: 2, test_batch_size: 4}",
+}
 
 
 @pytest.fixture
 def tiny(config, monkeypatch):
     """Settings that train in a moment; the working directory is theirs."""
     for key, value in TINY.items():
-        config.replace(f"multitask.{key}", f"{key}: {value}")
+        config.set(f"multitask.{key}", value)
     monkeypatch.chdir(config.path.parent)
     return config
 
@@ -59,11 +63,11 @@ def test_every_parameter_of_training_makes_a_folder_of_its_own(tiny):
         return load_settings(tiny.path).run_folder()
 
     seen = {folder()}
-    for key, value in {"learning_rate": 0.004, "dt": 25, "n_networks": 3}.items():
-        tiny.replace(f"multitask.{key}", f"{key}: {value}")
+    for key, value in {"training.learning_rate": "0.004", "network.dt": "25", "n_networks": "3"}.items():
+        tiny.set(f"multitask.{key}", value)
         seen.add(folder())
     assert len(seen) == 4
-    tiny.replace("multitask.n_starts", "n_starts: 7")  # what comes after training makes no other networks
+    tiny.set("multitask.slow_points.n_starts", "7")  # what comes after training makes no other networks
     assert folder() in seen
 
 
@@ -74,7 +78,7 @@ def test_unknown_rule_exits_2_before_anything_is_trained(tiny, capsys):
 
 
 def test_rules_that_the_settings_cannot_train_exit_1_with_the_reason(tiny, capsys):
-    tiny.replace("multitask.rule_weights", "rule_weights: {contextdm1: 5}")
+    tiny.set("multitask.training.rule_weights", "{contextdm1: 5}")
     assert main(["train", "--rules", "dm1", "--config", str(tiny.path)]) == 1
     assert "rule in training.rule_weights 'contextdm1'" in capsys.readouterr().err
 
@@ -93,9 +97,9 @@ def test_seed_must_be_a_natural_number(seed, capsys):
 @pytest.fixture
 def few(tiny):
     """Settings whose groups train in a moment."""
-    short = {key: value for key, value in TINY.items() if key != "n_rnn"}  # comparisons ask for enough units
-    for key, value in (short | {"checkpoint_steps": "geometric", "n_test_trials": 8}).items():
-        tiny.replace(f"groups.{key}", f"{key}: {value}")
+    for key in ("n_networks", "training"):  # not network: comparisons ask for enough units
+        tiny.set(f"groups.{key}", TINY[key])
+    tiny.set("groups.n_test_trials", "8")
     return tiny
 
 
@@ -133,7 +137,7 @@ def test_named_groups_are_trained_with_what_they_need_and_a_seed_of_their_own(fe
 
 
 def test_every_seed_is_trained_unless_one_is_named(few, capsys):
-    few.replace("groups.n_seeds", "n_seeds: 2")
+    few.set("groups.n_seeds", "2")
     assert main(["train", "--groups", "basic", "--config", str(few.path)]) == 0
     assert re.findall(r"^seed (\d):", capsys.readouterr().out, re.MULTILINE) == ["0", "1"]
 
@@ -145,8 +149,8 @@ def test_unknown_group_exits_2_before_anything_is_trained(few, capsys):
 
 
 def test_groups_that_explode_exit_1_with_their_names(few, capsys):
-    few.replace("groups.learning_rate", "learning_rate: 1e8")
-    few.replace("groups.clip", "clip: none")
+    few.set("groups.training.learning_rate", "1e8")
+    few.set("groups.training.clip", "none")
     assert main(["train", "--groups", "--config", str(few.path)]) == 1
     assert "The networks of the groups are 0 to 1 of 'master', 2 to 3 of 'twin'" in capsys.readouterr().err
 
@@ -162,35 +166,41 @@ WRONG = [
     ("n_networks", "1", f"groups.n_networks: a group of 1 network {ONE}"),
     ("master", "contxtdelaydm1", "groups.master: unknown rule 'contxtdelaydm1': did you mean 'contextdelaydm1'?"),
     ("master", "oic", "groups.master: groups cannot be tested on it, rule 'oic' needs 99 inputs, 2 of them for rules"),
-    ("master", "dm2", "groups.master: no group learns dm2; name it in the rules of a group"),
-    ("parts", "[dm1, contextdelaydm1]", "groups.parts: contextdelaydm1 is the master rule itself; take it out"),
-    ("parts", "[dm1, dm1]", "groups.parts: dm1 stands there twice; keep one"),
-    ("parts", "[dm2]", "groups.parts: no group learns dm2; name it in the rules of a group"),
-    ("frozen", "[input]", "groups.training.frozen: ['input']: each group says what is frozen in it; leave this empty"),
-    ("rule_weights", "{dm2: 5}", "groups.training.rule_weights: no group learns 'dm2'; take it out"),
-    ("checkpoint_steps", "[5, 1]", "groups.training.checkpoint_steps: step 5 never comes where a group learns in 4"),
-    ("n_input", "99", "groups.groups.master.rules: rule 'contextdelaydm1' needs 85 inputs, 20 of them for rules"),
+    ("master", "dm2", "groups.master: no group learns dm2; add it to the rules of a group"),
+    ("parts", "[dm1, contextdelaydm1]", "groups.parts: contextdelaydm1 is the master rule itself; remove it"),
+    ("parts", "[dm1, dm1]", "groups.parts: dm1 is listed twice; keep one"),
+    ("parts", "[dm2]", "groups.parts: no group learns dm2; add it to the rules of a group"),
+    (
+        "training.frozen",
+        "[input]",
+        "groups.training.frozen: ['input']: each group says what is frozen in it; leave this empty",
+    ),
+    ("training.rule_weights", "{dm2: 5}", "groups.training.rule_weights: no group learns 'dm2'; take it out"),
+    (
+        "training.checkpoint_steps",
+        "[5, 1]",
+        "groups.training.checkpoint_steps: step 5 never comes where a group learns in 4",
+    ),
+    (
+        "network.n_input",
+        "99",
+        "groups.groups.master.rules: rule 'contextdelaydm1' needs 85 inputs, 20 of them for rules",
+    ),
 ]
 WRONG_GROUPS = [
-    ("after: null, rules: [dm1], frozen: [], n_networks: 1", f".n_networks: a group of 1 network {ONE}"),
-    ("after: null, rules: [dm7], frozen: [], n_networks: 3", ": unknown rule 'dm7'"),
-    ("after: null, rules: [dm1, dm1], frozen: [], n_networks: 3", ".rules: rules: 'dm1' stands there twice"),
-    ("after: null, rules: [dm1], frozen: [inputs], n_networks: 3", ".frozen: unknown weights in frozen 'inputs'"),
-    (
-        "after: mater, rules: [dm1], frozen: [], n_networks: null",
-        ".after: unknown group that 'basic' is after, 'mater'",
-    ),
-    (
-        "after: basic_frozen, rules: [dm1], frozen: [], n_networks: null",
-        ".after: groups follow one another in a circle",
-    ),
-    ("after: null, rules: [dm1], frozen: []", ".n_networks: missing; every key must be given"),
+    ("rules: [dm1], n_networks: 1", f".n_networks: a group of 1 network {ONE}"),
+    ("rules: [dm7], n_networks: 3", ": unknown rule 'dm7'"),
+    ("rules: [dm1, dm1], n_networks: 3", ".rules: rules: 'dm1' stands there twice"),
+    ("rules: [dm1], frozen: [inputs], n_networks: 3", ".frozen: unknown weights in frozen 'inputs'"),
+    ("after: mater, rules: [dm1]", ".after: unknown group that 'basic' is after, 'mater'"),
+    ("after: basic_frozen, rules: [dm1]", ".after: groups follow one another in a circle"),
+    ("after: null, rule: [dm1]", ".rule: unknown key; did you mean 'rules'?"),
 ]
 
 
 @pytest.mark.parametrize(("key", "value", "message"), WRONG)
 def test_groups_that_cannot_be_trained_or_tested_are_refused_before_training(few, key, value, message):
-    few.replace(f"groups.{key}", f"{key}: {value}")
+    few.set(f"groups.{key}", value)
     with pytest.raises(ConfigError) as caught:
         load_settings(few.path)
     assert [line for line in caught.value.args if line.split(": ", 1)[1].startswith(message)]
@@ -198,7 +208,7 @@ def test_groups_that_cannot_be_trained_or_tested_are_refused_before_training(few
 
 @pytest.mark.parametrize(("value", "message"), WRONG_GROUPS)
 def test_group_that_cannot_be_is_refused_with_its_line(few, value, message):
-    n = few.replace("groups.basic", f"basic: {{{value}}}")
+    n = few.set("groups.groups.basic", f"{{{value}}}")
     with pytest.raises(ConfigError) as caught:
         load_settings(few.path)
     assert [line for line in caught.value.args if line.startswith(f"{few.path}:{n}: groups.groups.basic{message}")]

@@ -1,0 +1,50 @@
+"""config.yaml -> Settings: every number of every experiment, checked before anything runs.
+
+    settings = load_settings()      # the argument, else $COMPUTE_ALIKE_CONFIG, else ./config.yaml
+    print(settings.lorenz)          # a section prints as YAML
+    settings.lorenz.dsa             # a Comparison
+
+The file shows every value: no key has a default, no key is ignored, no value is converted. A section that has a base
+(``dsa``, ``network``, ``training``, named variants) states only what differs from it.
+
+``settings``    `Settings` and `load_settings`
+``engine``, ``lorenz``, ``compositional``, ``dsa_epochs``, ``multitask``, ``groups``
+                one section each, with the checks between its keys
+``schema``      what sections are made of
+``dsa``         how a `Comparison` is written in a section, and what it needs of trials
+``reading``     YAML file -> values and lines
+``merging``     checks of keys; fills in what a section inherits
+``report``      problems -> `ConfigError`
+``writing``     settings -> YAML; files that are written completely or not at all
+"""
+
+from workbench.settings.compositional import Compositional
+from workbench.settings.dsa_epochs import DsaEpochs
+from workbench.settings.engine import EngineParameters, SlurmParameters
+from workbench.settings.groups import GroupComparison, Groups, JacobianTruth, Measure
+from workbench.settings.lorenz import Lorenz, LorenzNoise
+from workbench.settings.multitask import Multitask
+from workbench.settings.report import ConfigError
+from workbench.settings.schema import Section
+from workbench.settings.settings import VERSION, Settings, load_settings
+from workbench.settings.writing import replacing
+
+__all__ = [
+    "VERSION",
+    "Compositional",
+    "ConfigError",
+    "DsaEpochs",
+    "EngineParameters",
+    "GroupComparison",
+    "Groups",
+    "JacobianTruth",
+    "Lorenz",
+    "LorenzNoise",
+    "Measure",
+    "Multitask",
+    "Section",
+    "Settings",
+    "SlurmParameters",
+    "load_settings",
+    "replacing",
+]
