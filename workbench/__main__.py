@@ -127,25 +127,27 @@ def compare(arguments: argparse.Namespace) -> int:
 def compare_groups(arguments: argparse.Namespace, command: str) -> int:
     from dsa_analysis import DataError
     from multitask import MultitaskError
-    from workbench.group_report import write_report
-    from workbench.groups import GroupStudy, verdicts
+    from workbench.networks import GroupStudy, verdicts
+    from workbench.networks.report import write_pooled_report, write_report
     from workbench.settings import ConfigError, load_settings
 
     if arguments.files:
-        raise ConfigError(f"--groups: compares networks of the settings, not files; leave out {arguments.files[0]}")
+        raise ConfigError(f"--groups: compares the networks of the settings, not files; leave out {arguments.files[0]}")
     settings = load_settings(arguments.settings)
-    seeds = range(settings.seed, settings.seed + settings.groups.n_seeds)
-    for seed in seeds if arguments.seed is None else [arguments.seed]:
-        folder = Path(arguments.output or settings.results / "groups") / f"seed_{seed}"
-        try:
+    repeated = range(settings.seed, settings.seed + settings.groups.n_seeds)
+    folder, studies = Path(arguments.output or settings.results / "groups"), []
+    try:
+        for seed in repeated if arguments.seed is None else [arguments.seed]:
             study = GroupStudy(settings, seed).complete()
-            found = verdicts(study)
-            report = write_report(study, found, folder, command)
-        except (DataError, MultitaskError) as error:
-            print(error, file=sys.stderr)
-            return 1
-        print(found.to_string(index=False))
-        print(os.path.relpath(report))
+            studies.append(study)
+            report = write_report(study, verdicts(study), folder / f"seed_{seed}", command)
+            print(os.path.relpath(report))
+        if len(studies) > 1:
+            print(os.path.relpath(write_pooled_report(studies, folder / "pooled", command)))
+    except (DataError, MultitaskError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(verdicts(studies).to_string(index=False))
     return 0
 
 

@@ -1,17 +1,17 @@
-"""Where tasks run that do not depend on each other: here, in processes, on a dask cluster, or as jobs of SLURM.
+"""Runs independent tasks here, in processes, on a dask cluster, or as SLURM jobs.
 
     with engine(settings.engine):
-        ...                     # whatever runs its tasks by joblib.Parallel, and need not know where
+        ...  # code that runs its tasks with joblib.Parallel
 
-Results do not depend on the engine, bit for bit: wherever a task runs, it computes with one thread.
+Results are the same with every engine, bit for bit, because each task computes with one thread.
 
-A worker that dies (out of memory, a node that fails) costs the task it was at, which runs again; with ``processes``
-also those its neighbours were at, since their pool goes down together. A task whose workers die again and again ends
-the run, with its name. What tasks have stored by then stays, and tasks that look for their own finished work (a run
-folder, a file) make a rerun do only the rest.
+If a worker dies (out of memory, a failing node), its task runs again. With ``processes`` the tasks of the other workers
+run again too, because their pool ends with it. If the workers of one task die repeatedly, the run ends with an error
+that names the task. Results stored until then are kept. A rerun does only the remaining work if tasks look for their
+own finished results (a run folder, a file).
 
-Ctrl-C ends all workers and takes jobs off the queue. A driver that is killed can do neither: its processes notice and
-end within a second, its jobs when they miss the scheduler, or a minute after their start.
+Ctrl-C ends all workers and removes jobs from the queue. If the driver is killed, its processes end within a second. Its
+jobs end when they lose the scheduler, or a minute after their start.
 """
 
 import importlib
@@ -36,22 +36,22 @@ from joblib.parallel import ParallelBackendBase
 from workbench.settings import ConfigError, EngineParameters, SlurmParameters
 from workbench.worker import alone, follow, one_thread
 
-REPEATS = 3  # of a task whose worker died; dask's own number
+REPEATS = 3  # how often a task runs again after its worker died; the default of dask
 DASK = {
-    "distributed.scheduler.worker-saturation": 1.0,  # a task each, so that a death is held against the right one
-    "distributed.deploy.lost-worker-timeout": "60 s",  # until a worker that restarts is given up for another
+    "distributed.scheduler.worker-saturation": 1.0,  # one task per worker, so that its death counts for that task
+    "distributed.deploy.lost-worker-timeout": "60 s",  # wait for a worker that restarts before starting another
 }
 
 
 @contextmanager
 def engine(parameters: EngineParameters) -> Iterator[None]:
-    """Have joblib.Parallel run its tasks where ``parameters.kind`` says, until the block ends.
+    """Run the tasks of joblib.Parallel on the engine that ``parameters.kind`` names, until the block ends.
 
     Raises
     ------
     ConfigError
-        On entry: packages, a SLURM or a scheduler that are not there, a job that sbatch refuses, workers that do not
-        come. Inside: a task whose workers died again and again, a scheduler that was lost.
+        On entry: a missing package, no SLURM, no answer from the scheduler, a job that sbatch refuses, or no workers
+        in time. Inside: a task whose workers died repeatedly, or a lost connection to the scheduler.
     """
     start = {"serial": _serial, "processes": _processes, "dask": _dask, "slurm": _slurm}[parameters.kind]
     with one_thread(), start(parameters) as backend, parallel_config(backend):
@@ -59,21 +59,24 @@ def engine(parameters: EngineParameters) -> Iterator[None]:
 
 
 class Futures(ParallelBackendBase):
-    """Runs the tasks of joblib.Parallel as futures of an executor, and some of them again.
+    """Runs the tasks of joblib.Parallel as futures of an executor, and repeats tasks whose worker died.
 
-    joblib's own backends do neither: with loky the death of a worker ends the call, and with dask a task that the
-    scheduler gives up keeps it waiting for ever.
+    joblib's own backends cannot be used: with loky the death of a worker ends the call, and with dask a task that the
+    scheduler gives up on is waited for without end.
 
     Parameters
     ----------
-    start, stop : make an executor; end it, and with it what it still runs
+    start : callable, () -> Executor
+    stop : callable, (Executor) -> None
+        Ends an executor and the tasks that it still runs.
     n_workers : int >= 1
-    given_up : what the future of a task raises whose worker died
+    given_up : type of exception
+        Raised by the future of a task whose worker died.
     repeats : int >= 0
-        How often such a task is run again, by a new executor; 0 where the executor sees to it.
+        How often such a task runs again on a new executor; 0 if the executor repeats tasks itself.
     """
 
-    supports_retrieve_callback = True  # as generators need it
+    supports_retrieve_callback = True  # generators need it
 
     def __init__(
         self,
@@ -86,12 +89,12 @@ class Futures(ParallelBackendBase):
         super().__init__(nesting_level=0)
         self.start, self.stop, self.n_workers = start, stop, n_workers
         self.given_up, self.repeats = given_up, repeats
-        self.executor: Executor | None = None  # None outside of calls, and once a call was broken off
-        self.lock = threading.Lock()  # of the executor; tasks are submitted by several threads
-        self.nurse = ThreadPoolExecutor(1)  # resubmits, as an executor cannot be ended by the thread that tells of it
+        self.executor: Executor | None = None  # None outside of calls, and after a call was aborted
+        self.lock = threading.Lock()  # guards the executor: tasks are submitted from several threads
+        self.nurse = ThreadPoolExecutor(1)  # resubmits: an executor cannot be ended from its own callback thread
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        return max(2, self.n_workers)  # joblib runs the tasks itself where it hears of one
+        return max(2, self.n_workers)  # with 1, joblib would run the tasks itself
 
     def start_call(self) -> None:
         self.executor = self.executor or self.start()
@@ -104,7 +107,7 @@ class Futures(ParallelBackendBase):
                     future.cancel()
                 else:
                     future = executor.submit(alone, func)
-            except self.given_up as error:  # a worker has died meanwhile
+            except self.given_up as error:  # a worker died in the meantime
                 future.set_exception(error)
         future.add_done_callback(partial(self._ended, func, callback, repeats, executor))
         return future
@@ -122,22 +125,22 @@ class Futures(ParallelBackendBase):
     def _again(self, func: Any, callback: Callable, repeats: int, broken: Executor | None) -> None:
         with self.lock:
             if self.executor is not None and self.executor is broken:
-                self.stop(broken)  # its other workers too are gone then, and hold no run folder any more
+                self.stop(broken)  # also ends its other workers, which would still hold run folders
                 self.executor = self.start()
         self.submit(func, callback, repeats)
 
     def retrieve_result_callback(self, out: Future) -> Any:
         if out.cancelled():
-            raise ConfigError("engine: the connection to the dask scheduler was lost; a rerun does what remains")
+            raise ConfigError("engine: the connection to the dask scheduler was lost; run again to do the rest")
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """End what runs, as a task has failed or the user has pressed Ctrl-C."""
+        """End all tasks after one has failed or the user has pressed Ctrl-C."""
         with self.lock:
             executor, self.executor = self.executor, None
         if executor is not None:
             self.stop(executor)
-        self.nurse.submit(int).result()  # what it had in hand is dropped, as there is no executor
+        self.nurse.submit(int).result()  # wait until pending repeats are dropped: there is no executor now
         if ensure_ready:
             self.start_call()
 
@@ -150,16 +153,16 @@ class Futures(ParallelBackendBase):
 
 
 def _died(func: Any) -> str:
-    """What to say of a task whose workers died."""
+    """The error message for a task whose workers died repeatedly."""
     short = reprlib.Repr()
     short.maxother = short.maxstring = 120
     function, args, kwargs = func.items[0]
     whose = f"{short.repr(function.__self__)}." if hasattr(function, "__self__") else ""
     given = [short.repr(value) for value in args] + [f"{key}={short.repr(value)}" for key, value in kwargs.items()]
     return (
-        f"engine: worker processes were killed {REPEATS + 1} times while at {whose}{function.__name__}"
-        f"({', '.join(given)}). Usually memory does not suffice: take fewer workers on a machine, or more memory a "
-        "job. What was stored stays; a rerun does the rest"
+        f"engine: worker processes were killed {REPEATS + 1} times while running {whose}{function.__name__}"
+        f"({', '.join(given)}). Usually there is too little memory: use fewer workers per machine, or more memory per "
+        "job. Stored results are kept; run again to do the rest"
     )
 
 
@@ -173,7 +176,7 @@ def _serial(parameters: EngineParameters) -> Iterator[str]:
 
 @contextmanager
 def _processes(parameters: EngineParameters) -> Iterator[Futures]:
-    threads = dict.fromkeys(ParallelBackendBase.MAX_NUM_THREADS_VARS, "1")  # also of libraries that tasks load later
+    threads = dict.fromkeys(ParallelBackendBase.MAX_NUM_THREADS_VARS, "1")  # also for libraries that tasks load later
     start = partial(ProcessPoolExecutor, parameters.workers, env=threads, initializer=follow, initargs=(os.getpid(),))
     stop = partial(ProcessPoolExecutor.shutdown, kill_workers=True)
     with Futures(start, stop, parameters.workers, TerminatedWorkerError, REPEATS) as backend:
@@ -184,10 +187,10 @@ def _processes(parameters: EngineParameters) -> Iterator[Futures]:
 def _dask(parameters: EngineParameters) -> Iterator[Futures]:
     distributed, address = _imported("distributed"), parameters.address
     if address is not None:
-        with _workers(address, parameters, lambda: "start some there") as backend:
+        with _workers(address, parameters, lambda: f"start workers of {address}") as backend:
             yield backend
         return
-    deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the driver alone
+    deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # only the driver handles Ctrl-C
     with (
         _imported("dask").config.set(DASK),
         distributed.LocalCluster(
@@ -204,8 +207,8 @@ def _slurm(parameters: EngineParameters) -> Iterator[Futures]:
     _imported("dask_jobqueue")
     if shutil.which("sbatch") is None:
         raise ConfigError(
-            "engine.kind: slurm submits jobs by sbatch, which is not on this machine; start where it is, or choose "
-            "another kind"
+            "engine.kind: slurm submits jobs with sbatch, which this machine does not have; run on a login node of the "
+            "cluster, or choose another kind"
         )
     slurm.logs.mkdir(parents=True, exist_ok=True)
     with (
@@ -218,7 +221,7 @@ def _slurm(parameters: EngineParameters) -> Iterator[Futures]:
 
 @contextmanager
 def _submitting(slurm: SlurmParameters) -> Iterator[Any]:
-    """A dask cluster whose workers are jobs, which sbatch would take."""
+    """A dask cluster whose workers are SLURM jobs. Checks that sbatch accepts them."""
     try:
         cluster = _imported("dask_jobqueue").SLURMCluster(
             queue=slurm.queue,
@@ -232,7 +235,7 @@ def _submitting(slurm: SlurmParameters) -> Iterator[Any]:
             job_extra_directives=[f'--output="{slurm.logs}/%j.log"', *slurm.directives],
             scheduler_options={"dashboard_address": None},
         )
-    except RuntimeError as error:  # an interface that is not there
+    except RuntimeError as error:  # the network interface does not exist
         raise ConfigError(f"engine.slurm: {error}") from error
     with cluster:
         trial = subprocess.run(["sbatch", "--test-only"], input=cluster.job_script(), text=True, capture_output=True)
@@ -242,32 +245,32 @@ def _submitting(slurm: SlurmParameters) -> Iterator[Any]:
 
 
 def _queue(slurm: SlurmParameters) -> str:
-    """What the queue says, for want of workers."""
+    """The state of the queue, for the error that no workers came."""
     queue = subprocess.run(["squeue", "--me"], text=True, capture_output=True)
-    return f"squeue says\n{(queue.stdout + queue.stderr).rstrip()}\nand {slurm.logs} has what jobs said that ran"
+    return f"squeue says\n{(queue.stdout + queue.stderr).rstrip()}\nand the logs of jobs that ran are in {slurm.logs}"
 
 
 @contextmanager
 def _workers(cluster: Any, parameters: EngineParameters, advice: Callable[[], str]) -> Iterator[Futures]:
-    """The workers of a dask cluster, or of the scheduler at an address, as soon as the first of them is there."""
+    """The workers of a dask cluster, or of the scheduler at an address, once the first of them has connected."""
     distributed, n, wait = _imported("distributed"), parameters.workers, parameters.wait
     try:
-        # not the default client: dask's users, such as xarray, keep their own scheduler
+        # not the default client, so that libraries that use dask, such as xarray, keep their own scheduler
         client = distributed.Client(cluster, timeout=min(wait, 10), set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"engine.address: no dask scheduler answers at {cluster}: {error}") from error
     with client:
         if cluster is not parameters.address:
-            cluster.adapt(minimum=n, maximum=n)  # starts them, and others for those that are lost for good
+            cluster.adapt(minimum=n, maximum=n)  # starts them, and replaces those that are lost
         try:
             client.wait_for_workers(1, timeout=wait)
         except TimeoutError:
-            raise ConfigError(f"engine.wait: 0 of {n} workers came in {wait} s; {advice()}") from None
+            raise ConfigError(f"engine.wait: 0 of {n} workers connected within {wait} s; {advice()}") from None
         for name, n_threads in client.nthreads().items():
             if n_threads > 1:
                 raise ConfigError(
                     f"engine.address: worker {name} runs {n_threads} tasks at once, which would share the threads of "
-                    "its process; start workers with --nthreads 1"
+                    "one process; start workers with --nthreads 1"
                 )
         start = partial(client.get_executor, pure=False)
         with Futures(start, lambda tasks: tasks.shutdown(wait=False), n, distributed.KilledWorker, 0) as backend:
@@ -284,5 +287,5 @@ def _imported(package: str) -> Any:
             "pip install 'compute-alike[cluster]', or poetry install --all-extras in the project's folder"
         ) from error
     finally:
-        if signal.getsignal(signal.SIGINT) is not ours:  # dask_jobqueue has Ctrl-C end the program as if all were well
+        if signal.getsignal(signal.SIGINT) is not ours:  # dask_jobqueue makes Ctrl-C exit with status 0
             signal.signal(signal.SIGINT, ours)

@@ -1,10 +1,10 @@
-"""Executes notebooks into results/notebooks/: an executed copy and a web page of each, and an index of all.
+"""Executes notebooks into results/notebooks/: a copy and a web page of each notebook, and an index page.
 
-Every notebook runs in a kernel of its own, started in the notebook's folder, with the settings of the caller. One
-that fails does not keep the next from running. The sources are read once and never changed, unless ``in_place`` is set.
+Each notebook runs in its own kernel, started in the notebook's folder, with the settings of the caller. If one fails,
+the next still runs. The source files are not changed unless ``in_place`` is set.
 
-Notebooks themselves import this module for `save_figure`; nbformat, nbclient and nbconvert, two seconds of import, are
-therefore loaded where they are used.
+Notebooks import this module for `save_figure`. Packages that only execution needs (nbformat, nbclient, nbconvert and
+others, two seconds of import) are therefore imported where they are used.
 """
 
 import asyncio
@@ -24,9 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from jupyter_client import AsyncKernelManager
 from tqdm import tqdm
-from traitlets.config import Config
 
 from workbench.settings import ConfigError, Settings, replacing
 
@@ -38,19 +36,42 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[1]
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-STORY = ("lorenz_sanity_check", "compositional", "dsa_epochs", "Activity_and_Representation")
+STORY = (
+    "lorenz_sanity_check", "compositional", "dsa_epochs", "Activity_and_Representation", "geometry_or_dynamics",
+)  # fmt: skip
 PROGRESS_BAR = re.compile(r"^.*\d+%\|.*\|.*\n?|^.*\d+it \[.*/s\].*\n?", re.MULTILINE)
 
 
 def save_figure(figure: "Figure", name: str, settings: Settings) -> None:
-    """Save the figure as results/figures/name.png for slides and name.pdf for print."""
+    """Save a figure as results/figures/NAME.png for slides and NAME.pdf for print.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    name : str
+        Without folder and extension.
+    settings : Settings
+        Says where results are.
+    """
     for kind in ("png", "pdf"):
         with replacing(settings.results / "figures" / f"{name}.{kind}") as temporary:
             figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight")
 
 
 def read_results(path: Path, *about: object) -> "xr.Dataset | None":
-    """What `write_results` wrote about the same settings with the same code; None if anything changed since."""
+    """Read what `write_results` stored.
+
+    Parameters
+    ----------
+    path : Path
+    about : objects
+        What the results depend on, such as a section of the settings and the seed.
+
+    Returns
+    -------
+    Dataset, or None
+        None if there is no file, if it is damaged, or if ``about`` or the code of `dsa_analysis` has changed since.
+    """
     import xarray as xr
 
     if not path.is_file():
@@ -58,28 +79,47 @@ def read_results(path: Path, *about: object) -> "xr.Dataset | None":
     try:
         with xr.open_dataset(path, engine="h5netcdf") as file:
             return file.load() if file.attrs.get("about") == fingerprint(*about) else None
-    except (OSError, ValueError):  # cut short or overwritten: as good as none
+    except (OSError, ValueError):  # damaged
         return None
 
 
 def write_results(results: "xr.Dataset", path: Path, *about: object) -> None:
-    """Store results with all they follow from, such as a section of the settings and the seed, for `read_results`."""
+    """Store results for `read_results`, with a digest of ``about``: everything that they depend on."""
     with replacing(path) as temporary:
         results.assign_attrs(about=fingerprint(*about)).to_netcdf(temporary, engine="h5netcdf")
 
 
 def fingerprint(*about: object) -> str:
-    """A digest of settings and of the code that results follow from."""
-    digest = hashlib.sha256("\n".join(map(str, about)).encode())
-    for path in sorted((PROJECT / "dsa_analysis").glob("*.py")):
-        digest.update(path.read_bytes())
+    """Digest (SHA-256) of some objects, by their text, and of the code of `dsa_analysis`.
+
+    Raises
+    ------
+    ValueError
+        An object whose text holds its address in memory, which differs between runs.
+    """
+    text = "\n".join(map(str, about))
+    if address := re.search(r"<.* at 0x\w+>", text):
+        raise ValueError(f"{address[0]} has another text in every run: results that depend on it cannot be found again")
+    digest = hashlib.sha256(text.encode())
+    for path in sorted((PROJECT / "dsa_analysis").rglob("*")):
+        if path.suffix in (".py", ".cpp"):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def find_notebooks(names: Sequence[str | Path] = (), project: Path = PROJECT) -> list[Path]:
-    """Paths of the notebooks asked for, each by its path or by its name in the project, with or without ``.ipynb``.
+    """Paths of notebooks.
 
-    Without names: all that lie in the project's folder, in the order of the story.
+    Parameters
+    ----------
+    names : paths, or names of notebooks in the project's folder with or without ``.ipynb``
+        If empty: all notebooks in the project's folder, in their order of reading.
+    project : Path
+
+    Raises
+    ------
+    ConfigError
+        A notebook does not exist (the nearest name is suggested), or two have the same name.
     """
     there = {path.stem: path for path in _in_order(project.glob("*.ipynb"))}
     if not names and not there:
@@ -104,17 +144,17 @@ def run_notebooks(names: Sequence[str | Path], settings: Settings, in_place: boo
     Parameters
     ----------
     names : paths, or names of notebooks of the project
-        None at all means every notebook of the project.
+        If empty, all notebooks of the project.
     settings : Settings
-        What the notebooks' ``load_settings()`` gives them; stored as results/notebooks/config.yaml.
+        Returned by ``load_settings()`` in the notebooks; stored as results/notebooks/config.yaml.
     in_place : bool
-        Also write notebooks that ran to their end back to where they came from, as they are committed: without
-        progress bars, timestamps and widgets.
+        Also write notebooks that ran without error back to their source files, without progress bars, timestamps and
+        widgets, ready to be committed.
 
     Raises
     ------
     ConfigError
-        A notebook is missing or cannot be read; nothing has run then.
+        A notebook is missing or cannot be read. No notebook has run then.
     """
     sources = {path: path.read_bytes() for path in find_notebooks(names)}
     notebooks = {path: _parse(path, source) for path, source in sources.items()}
@@ -128,12 +168,12 @@ def run_notebooks(names: Sequence[str | Path], settings: Settings, in_place: boo
             _tidy(notebook)
             if in_place and not error:
                 error = _write_back(notebook, path, sources[path])
-        finally:  # also when interrupted: a reader wants to see how far it came
+        finally:  # also when interrupted, to show how far it came
             _publish(notebook, folder / path.stem, time.perf_counter() - started, error)
         if error:
             failed.append(path.stem)
             print(f"{path.name} failed:\n{error}", file=sys.stderr)
-    print(f"{len(sources) - len(failed)} of {len(sources)} notebooks ran to their end: {folder / 'index.html'}")
+    print(f"{len(sources) - len(failed)} of {len(sources)} notebooks ran without error: {folder / 'index.html'}")
     return failed
 
 
@@ -143,24 +183,25 @@ def _parse(path: Path, source: bytes) -> "NotebookNode":
     try:
         notebook = nbformat.reads(source.decode(), as_version=4)
         nbformat.validate(notebook)
-    except Exception as error:  # nbformat raises whatever it stumbles over
+    except Exception as error:  # nbformat raises many kinds of errors
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{path}: not a notebook that can be read: {reason}") from None
+        raise ConfigError(f"{path}: is not a readable notebook: {reason}") from None
     return notebook
 
 
 def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
-    """Run the cells, changing ``notebook`` as they go; the traceback of the cell that failed, empty if none did."""
+    """Run the cells of ``notebook`` in place; return the traceback of the cell that failed, or "" if none failed."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
     from nbconvert.filters import strip_ansi
+    from traitlets.config import Config
 
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in cells:
-        cell.outputs, cell.execution_count = [], None  # else a failing notebook shows an earlier run's end
-    # matrices are small here: more threads wait for each other, and sums would depend on the number of cores
+        cell.outputs, cell.execution_count = [], None  # otherwise cells after a failing one keep old outputs
+    # matrices are small, so more threads are no faster; with one, sums do not depend on the number of cores
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "COMPUTE_ALIKE_CONFIG": str(config)}
-    environment.pop("MPLBACKEND", None)  # it would keep figures out of the notebook
+    environment.pop("MPLBACKEND", None)  # another backend would not show figures in the notebook
     with (
         TemporaryDirectory() as sockets,
         tqdm(desc=path.stem, total=sum(bool(cell.source.strip()) for cell in cells), unit="cell") as progress,
@@ -168,8 +209,10 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
         client = NotebookClient(
             notebook,
             kernel_name="python3",
-            kernel_manager_class=_Kernel,
-            config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),  # files, no open ports
+            kernel_manager_class=_kernel_manager(),
+            config=Config(
+                KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}
+            ),  # sockets instead of open ports
             resources={"metadata": {"path": str(path.parent.absolute())}},
             timeout=None,
             record_timing=False,
@@ -188,7 +231,7 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
 
 
 async def _attend(client: "NotebookClient", environment: dict[str, str]) -> None:
-    """Execute; Ctrl-C, or a batch system's SIGTERM, interrupts the running cell, a second one the program."""
+    """Execute. Ctrl-C or SIGTERM (from a batch system) interrupts the running cell, a second one the program."""
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
@@ -203,11 +246,16 @@ async def _attend(client: "NotebookClient", environment: dict[str, str]) -> None
     await client.async_execute(env=environment)
 
 
-class _Kernel(AsyncKernelManager):
-    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-        # nbclient's own handlers, set a moment ago, would end this kernel and let the run go on with the next notebook.
-        _forget_signals(asyncio.get_running_loop())
-        await self._async_start_kernel(**options)
+def _kernel_manager() -> type:
+    from jupyter_client import AsyncKernelManager
+
+    class Kernel(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            # nbclient has just set handlers that would end this kernel and go on with the next notebook
+            _forget_signals(asyncio.get_running_loop())
+            await self._async_start_kernel(**options)
+
+    return Kernel
 
 
 def _forget_signals(loop: asyncio.AbstractEventLoop) -> None:
@@ -216,7 +264,7 @@ def _forget_signals(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _tidy(notebook: "NotebookNode") -> None:
-    """Take out what changes from run to run though the results do not, and make figures light."""
+    """Remove what differs between runs with the same results, and compress figures."""
     notebook.metadata.pop("widgets", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     for cell in notebook.cells:
@@ -236,11 +284,11 @@ def _tidy(notebook: "NotebookNode") -> None:
 
 
 def _lighter(png: str) -> str:
-    """The figure in 256 colours, a third of the size: notebooks are read on the web, and their history is kept."""
-    from PIL import Image  # as matplotlib needs it
+    """Reduce a figure to 256 colours, a third of the size, because git keeps every version of it."""
+    from PIL import Image  # a dependency of matplotlib
 
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
-        # the method that keeps rare colours, such as that of a single line
+        # this method keeps rare colours, such as that of a single line
         few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, "png", optimize=True)
@@ -251,7 +299,7 @@ def _write_back(notebook: "NotebookNode", path: Path, source: bytes) -> str:
     import nbformat
 
     if path.read_bytes() != source:
-        return f"{path} was changed while it ran and has been left as it is; run it again"
+        return f"{path} was changed while it ran, so it was not overwritten; run it again"
     with replacing(path) as temporary:
         nbformat.write(notebook, temporary)
     return ""
@@ -261,7 +309,7 @@ def _write_back(notebook: "NotebookNode", path: Path, source: bytes) -> str:
 
 
 def _publish(notebook: "NotebookNode", target: Path, seconds: float, error: str) -> None:
-    """Write the executed copy, its page, and the index anew."""
+    """Write the executed copy, its page and a new index."""
     import nbformat
     from nbconvert.exporters.html import HTMLExporter
 
@@ -279,7 +327,7 @@ def _publish(notebook: "NotebookNode", target: Path, seconds: float, error: str)
 
 
 def _index(folder: Path) -> str:
-    """A page with title, first figure, run time and fate of every executed notebook in the folder."""
+    """Page with title, first figure, run time and outcome of every executed notebook in the folder."""
     copies = [(path.stem, json.loads(path.read_text("utf-8"))) for path in _in_order(folder.glob("*.ipynb"))]
     return INDEX.format(rows="".join(_row(name, copy) for name, copy in copies if "run" in copy["metadata"]))
 

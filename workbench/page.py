@@ -1,11 +1,13 @@
-"""What the pages of reports are made of: figures and tables in one HTML file that needs nothing beside it."""
+"""Parts of report pages: figures and tables in a single HTML file."""
 
 import base64
 import io
 from html import escape
+from typing import TYPE_CHECKING
 
-import pandas as pd
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Do they compute alike?</title>
@@ -22,8 +24,8 @@ tr:nth-child(even) {{ background: #f4f4f4 }} .warning {{ color: #b3261e }} code 
 """
 
 
-def picture(figure: Figure, caption: str) -> str:
-    """A figure inside the page, with its caption."""
+def picture(figure: "Figure", caption: str) -> str:
+    """HTML of a figure with its caption; the image is part of the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -31,8 +33,8 @@ def picture(figure: Figure, caption: str) -> str:
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def tabular(table: pd.DataFrame) -> str:
-    """A table as HTML, with four digits and complex eigenvalues in full."""
+def tabular(table: "pd.DataFrame") -> str:
+    """HTML of a table, with four significant digits; a column "eigenvalue" holds complex numbers."""
     shown = table.copy()
     if "eigenvalue" in shown:
         shown["eigenvalue"] = [f"{value.real:.3f} {value.imag:+.3f}i" for value in shown["eigenvalue"]]
@@ -40,6 +42,6 @@ def tabular(table: pd.DataFrame) -> str:
 
 
 def bullets(lines: list[str], kind: str = "") -> str:
-    """A list of plain lines; ``kind`` is its class."""
+    """HTML of a list of plain lines; ``kind`` is its CSS class."""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f'<ul class="{kind}">{items}</ul>'

@@ -1,4 +1,4 @@
-"""Tables of groups of networks -> axes; computes nothing, saves nothing."""
+"""Figures of groups of networks: each function draws a table on given axes, and saves nothing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,16 +10,16 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from dsa_analysis import plotting
-from workbench.groups import FAMILIES
+from workbench.networks.families import FAMILIES
 
 
 def family_colours() -> dict[str, Any]:
-    """One colour for each family of groups."""
+    """Colours of the families of groups, by name."""
     return plotting.group_colors(FAMILIES)
 
 
 def plot_between(distances: pd.DataFrame, families: Mapping[str, str], axes: Axes, unit: str = "rad") -> Axes:
-    """Heat map of the mean distances of groups, from `between_groups`; names in the colours of their families."""
+    """Heat map of mean distances between groups, from `between_groups`. Names have the colours of their families."""
     sns.heatmap(distances, ax=axes, square=True, cmap="rocket_r", vmin=0, cbar_kws={"label": f"distance ({unit})"})
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         for label in labels:
@@ -28,16 +28,21 @@ def plot_between(distances: pd.DataFrame, families: Mapping[str, str], axes: Axe
     return axes
 
 
-def plot_map(places: np.ndarray, stress: float, groups: list[str], families: Mapping[str, str], axes: Axes) -> Axes:
-    """Map of all networks from ``Similarity.to_plane``: colours are families, a name stands at each group's centre."""
-    plotting.plot_map(places, stress, [families[group] for group in groups], axes, family_colours())
+def plot_map(
+    places: np.ndarray, stress: float, groups: list[str], families: Mapping[str, str], axes: Axes, unit: str = "rad"
+) -> Axes:
+    """Map of all networks from ``Similarity.to_plane``, coloured by family, with each group's name at its centre."""
+    plotting.plot_map(places, stress, [families[group] for group in groups], axes, family_colours(), unit)
     for name in dict.fromkeys(groups):
         axes.annotate(name, places[[group == name for group in groups]].mean(0), fontsize=6, ha="center")
     return axes
 
 
 def plot_against(table: pd.DataFrame, column: str, axes: Axes, floor: float | None = None, unit: str = "rad") -> Axes:
-    """Distance to the reference of every network, and the mean of each group with its spread, against a column."""
+    """Distance of every network to the reference against a column of `GroupStudy.to_reference`.
+
+    Circles are means of groups, bars reach from the nearest to the farthest network. ``floor`` is drawn as a line.
+    """
     for family, own in table.groupby("family", sort=False):
         colour = family_colours()[family]
         axes.plot(own[column], own["distance"], ".", color=colour, alpha=0.5, markersize=4)
@@ -46,27 +51,33 @@ def plot_against(table: pd.DataFrame, column: str, axes: Axes, floor: float | No
         spread = np.stack([y["mean"] - y["min"], y["max"] - y["mean"]])
         axes.errorbar(x, y["mean"], spread, fmt="o", color=colour, markersize=5, linewidth=0.8, label=family)
     if floor is not None:
-        axes.axhline(floor, color="0.5", linestyle=":", linewidth=1, label="halves of the same trials")
+        axes.axhline(floor, color="0.5", linestyle=":", linewidth=1, label="noise floor (halves of trials)")
     names = {"performance": "performance on the master rule", "shared": "parts of the master rule learnt"}
     axes.set(xlabel=names.get(column, column), ylabel=f"distance to the reference ({unit})", ylim=(0, None))
     return axes
 
 
 def plot_over_learning(learning: pd.DataFrame, column: str, axes: Axes, unit: str = "rad") -> Axes:
-    """Distance to the reference over learning: the mean of each group, its networks as thin lines, against a column."""
+    """Distance to the reference over learning, against a column of `GroupStudy.over_learning`.
+
+    Thick lines are means of groups, thin lines are networks.
+    """
     colours = sns.color_palette("colorblind", learning["group"].nunique())
     for (group, own), colour in zip(learning.groupby("group", sort=False), colours, strict=True):
         for _, run in own.groupby("network"):
             axes.plot(run[column], run["distance"], color=colour, linewidth=0.5, alpha=0.4)
         means = own.groupby("step")[[column, "distance"]].mean()
         axes.plot(means[column], means["distance"], "o-", color=colour, markersize=3, linewidth=1.5, label=group)
-    names = {"performance": "performance on the master rule", "progress": "share of the steps"}
+    names = {"performance": "performance on the master rule", "progress": "fraction of the steps"}
     axes.set(xlabel=names.get(column, column), ylabel=f"distance to the reference ({unit})", ylim=(0, None))
     return axes
 
 
-def plot_scores(scores: pd.DataFrame, question: str, axes: Axes) -> Axes:
-    """Spearman's rho of each measure with one question, and its 95 % interval."""
+def plot_scores(scores: pd.DataFrame, question: str, axes: Axes, of: str = "networks") -> Axes:
+    """Spearman's rho of each measure for one question, with its 95 % interval, from `pooled_scores`.
+
+    ``of`` says what ``n`` of the table counts. Measures without limits are drawn as points.
+    """
     asked = scores.xs(question, level="question")[::-1]
     y = np.arange(len(asked))
     axes.errorbar(
@@ -75,12 +86,16 @@ def plot_scores(scores: pd.DataFrame, question: str, axes: Axes) -> Axes:
     )  # fmt: skip
     axes.axvline(0, color="0.7", linewidth=0.8)
     axes.set_yticks(y, asked.index)
-    axes.set(xlim=(-1.02, 1.02), xlabel="rho of the distance, 95 %", title=f"{question}, n = {asked['n'].iloc[0]:.0f}")
+    axes.set(
+        xlim=(-1.02, 1.02),
+        xlabel="rho of the distance (95 % interval)",
+        title=f"{question}, n = {asked['n'].iloc[0]:.0f} {of}",
+    )
     return axes
 
 
 def plot_within(within: pd.DataFrame, axes: Axes, unit: str = "rad") -> Axes:
-    """Distances between checkpoints of the same run, the mean over runs."""
+    """Heat map of distances between checkpoints of a run, averaged over runs, from `GroupStudy.within_runs`."""
     means = within.pivot_table(index="step", columns="other_step", values="distance")
     sns.heatmap(means, ax=axes, square=True, cmap="rocket_r", vmin=0, cbar_kws={"label": f"distance ({unit})"})
     axes.set(xlabel="step", ylabel="step")
@@ -88,7 +103,7 @@ def plot_within(within: pd.DataFrame, axes: Axes, unit: str = "rad") -> Axes:
 
 
 def plot_modes(modes: pd.DataFrame, axes: Axes) -> Axes:
-    """Time constants of operators fitted near fixed points against those of the Jacobians, by order of the mode."""
+    """Time constants of operators fitted near fixed points against those of the Jacobians, one colour for each mode."""
     order = modes.groupby("point").cumcount()
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, order.nunique()))
     for mode, colour in enumerate(colours):
@@ -99,12 +114,17 @@ def plot_modes(modes: pd.DataFrame, axes: Axes) -> Axes:
         )  # fmt: skip
     low, high = axes.get_xlim()
     axes.plot([low, high], [low, high], color="0.6", linewidth=0.8, zorder=0)
-    axes.set(xlabel="time constant of the Jacobian (ms)", ylabel="of the operator (ms)")
+    axes.set(xlabel="time constant of the Jacobian (ms)", ylabel="time constant of the operator (ms)")
     return axes
 
 
 def plot_pairs(pairs: pd.DataFrame, axes: Axes) -> Axes:
-    """Distances of operators against distances of Jacobians, all pairs of fixed points."""
+    """Distances between operators against distances between Jacobians, for all pairs of fixed points."""
     axes.plot(pairs["jacobians"], pairs["operators"], ".", color="black", alpha=0.4, markersize=4)
-    axes.set(xlabel="distance of the Jacobians (rad)", ylabel="of the operators (rad)", xlim=(0, None), ylim=(0, None))
+    axes.set(
+        xlabel="distance between Jacobians (rad)",
+        ylabel="distance between operators (rad)",
+        xlim=(0, None),
+        ylim=(0, None),
+    )
     return axes

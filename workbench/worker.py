@@ -1,6 +1,6 @@
-"""What a worker process is told to do: compute with one thread, and end with the process that drives it.
+"""What worker processes do: compute with one thread, and end when the process that started them ends.
 
-Imports little, as each worker imports it.
+Imports little, because each worker imports it.
 """
 
 import os
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Have BLAS, OpenMP and torch, as far as they are loaded, compute with a single thread until the block ends."""
+    """Limit BLAS, OpenMP and torch, if they are loaded, to one thread until the block ends."""
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 1
     try:
@@ -31,13 +31,19 @@ def one_thread() -> Iterator[None]:
 
 
 def alone(task: Callable[[], Any]) -> Any:
-    """The result of a task, computed with a single thread."""
+    """Run a task with one thread and return its result."""
     with one_thread():
         return task()
 
 
 def follow(driver: int) -> None:
-    """Leave Ctrl-C to the driver, the parent with this process id, and end with it, whatever is going on."""
+    """Ignore Ctrl-C, which the driver handles, and end this process as soon as the driver has ended.
+
+    Parameters
+    ----------
+    driver : int
+        Process id of the driver, the parent of this process.
+    """
 
     def watch() -> None:
         while os.getppid() == driver:

@@ -1,7 +1,7 @@
-"""Tasks for workers, in a module that they import fast; and a program that starts drivers, to be stopped and killed.
+"""Tasks for workers, in a module that imports fast; and a program that starts drivers, to be stopped and killed.
 
-For each line "KIND FOLDER N_TASKS" of its input the program forks a driver, which saves the imports, into a session of
-its own; it prints the driver's process id and, when the driver has ended, its exit status.
+For each line "KIND FOLDER N_TASKS" of its input the program forks a driver into a new session (which saves the imports)
+and prints its process id. When the driver has ended, it prints its exit status.
 """
 
 import os
@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 
 
 def errand(folder: Path, n: int, seconds: float = 0.3) -> int:
-    """Write a file whose content follows from n, unless it is there; note each start, and who makes it."""
+    """Write a file whose content depends on n, unless it exists; record each start and the process id."""
     path = folder / f"{n}.npy"
     if not path.exists():
         with (folder / "starts").open("a") as file:
@@ -30,13 +30,13 @@ def errand(folder: Path, n: int, seconds: float = 0.3) -> int:
 
 
 def errands(folder: Path, n_tasks: int, seconds: float = 0.3) -> list[int]:
-    """Do all of them, in any order."""
+    """Run all errands, in any order."""
     tasks = (delayed(errand)(folder, n, seconds) for n in range(n_tasks))
     return list(Parallel(return_as="generator_unordered")(tasks))
 
 
 def torch_sums() -> tuple[list[float], int, int]:
-    """Sums whose last bits depend on the number of threads; that number, and who computed."""
+    """Sums whose last bits depend on the number of threads, that number, and the process id."""
     import torch
 
     x = torch.randn(4, 1_000_000, generator=torch.Generator().manual_seed(0))
@@ -44,7 +44,7 @@ def torch_sums() -> tuple[list[float], int, int]:
 
 
 def trained(folder: Path) -> str:
-    """The fingerprint of a network's weights after some steps of training, kept in a folder."""
+    """SHA-256 of a network's weights after some steps of training, stored in a folder."""
     from multitask import NetworkParameters, TrainingParameters, train
     from multitask.storage import tensors_sha256
 
@@ -75,7 +75,7 @@ def engine_parameters(kind: str, folder: Path, **changes):
 
 
 def drive(kind: str, folder: str, n_tasks: str) -> None:
-    """A driver, told by a line of input."""
+    """Run a driver, described by a line of input."""
     from workbench.engine import engine
 
     with engine(engine_parameters(kind, Path(folder))):
@@ -83,7 +83,7 @@ def drive(kind: str, folder: str, n_tasks: str) -> None:
 
 
 if __name__ == "__main__":
-    # a stand-in for the settings, of which drivers need three names, and which import for seconds what checks the rest
+    # replaces workbench.settings, which takes seconds to import, by the three names that drivers need
     names = {"EngineParameters": SimpleNamespace, "SlurmParameters": SimpleNamespace, "ConfigError": RuntimeError}
     sys.modules["workbench.settings"] = SimpleNamespace(**names)
     import workbench.engine  # noqa: F401  (once for all drivers)

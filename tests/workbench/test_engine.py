@@ -1,7 +1,7 @@
-"""The engines: the same results from all, workers and drivers that are killed, Ctrl-C, and what is refused.
+"""Engines: all give the same results, survive killed workers and drivers, end on Ctrl-C, and refuse bad settings.
 
-What takes time here is processes that start and import; so tests share engines, most tasks import little, and where
-the engines differ in the processes they start but not in what is tested, all but one of them are marked slow.
+Starting processes and importing takes most of the time. So tests share engines, and most tasks import little. Where the
+engines differ only in the processes they start, all but one of them are marked slow.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ SLOW = pytest.mark.slow
 
 
 def kinds(*slow: str, workers: int | None = None):
-    """All kinds that have workers, each with their number if there is one; some are slow."""
+    """All kinds of engine that have workers, with their number if given; those named are marked slow."""
     return [
         pytest.param(
             (kind, workers) if workers else kind, marks=[SLURM] * (kind == "slurm") + [SLOW] * (kind in slow), id=kind
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.xdist_group("engine")  # they start processes of their 
 
 @pytest.fixture(scope="module")
 def controller(tmp_path_factory):
-    """A SLURM for this module; its environment."""
+    """A SLURM controller for this module; yields its environment variables."""
     with one_node(tmp_path_factory.mktemp("slurm")) as environment:
         os.environ.update(environment)
         yield environment
@@ -57,12 +57,12 @@ def controller(tmp_path_factory):
 
 @pytest.fixture(scope="class")
 def running(request, tmp_path_factory):
-    """An engine with as many workers, entered by a driver that computes with two threads; its kind."""
+    """An engine that is entered by a driver with two threads; yields its kind."""
     kind, workers = request.param
     if kind == "slurm":
         request.getfixturevalue("controller")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "2")  # what workers would take over
+        patch.setenv("OMP_NUM_THREADS", "2")  # workers would inherit it
         torch.set_num_threads(2)
         try:
             with engine(engine_parameters(kind, tmp_path_factory.mktemp(kind), workers=workers)):
@@ -73,23 +73,23 @@ def running(request, tmp_path_factory):
 
 
 def on(engines: list):
-    """Parametrize a test over engines; those of a class come in one order, so that its tests share them."""
+    """Parametrize a test over engines, in the same order in all tests of a class, so that they share them."""
     return pytest.mark.parametrize("running", engines, indirect=True)
 
 
 @pytest.fixture
 def here(tmp_path):
-    """For a block of a test whose tasks stay here."""
+    """For a block of a test whose tasks run in this process."""
     return engine(engine_parameters("serial", tmp_path))
 
 
 def content(folder: Path) -> dict[str, str]:
-    """SHA-256 of what tasks wrote."""
+    """SHA-256 of the files that tasks wrote."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.npy")}
 
 
 def starts(folder: Path) -> list[tuple[int, int]]:
-    """Task and process of each start of a task."""
+    """Task number and process id of each start of a task."""
     path = folder / "starts"
     return [tuple(map(int, line.split())) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -115,7 +115,7 @@ def alive(pid: int) -> bool:
 
 
 class Killer(threading.Thread):
-    """Kills the worker that starts the task after every so many starts, so many times."""
+    """Kills ``n_kills`` workers, one after every ``every`` starts of a task."""
 
     def __init__(self, folder: Path, n_kills: int, every: int) -> None:
         super().__init__(daemon=True)
@@ -133,7 +133,7 @@ class Killer(threading.Thread):
                 self.killed += 1
 
 
-# ---- the same from all -----------------------------------------------------------------------------------------------
+# ---- the same results from all engines -------------------------------------------------------------------------------
 
 
 class TestEveryEngine:
@@ -145,7 +145,7 @@ class TestEveryEngine:
         torch.set_num_threads(1)
         assert torch_sums()[0] == sums
         torch.set_num_threads(2)
-        assert torch_sums()[0] != sums  # so the comparison could have failed
+        assert torch_sums()[0] != sums  # the comparison above could have failed
         torch.set_num_threads(1)
 
     @on(kinds("dask", "slurm", workers=1))
@@ -185,7 +185,9 @@ class TestEveryEngine:
 
     @on(kinds("dask", "slurm", workers=1))
     def test_ends_the_call_with_the_name_of_a_task_that_kills_its_workers_again_and_again(self, running):
-        with pytest.raises(ConfigError, match=r"^engine: worker processes were killed 4 times while at killing\(2, "):
+        with pytest.raises(
+            ConfigError, match=r"^engine: worker processes were killed 4 times while running killing\(2, "
+        ):
             Parallel()(delayed(killing)(n, killer=2) for n in range(4))
 
 
@@ -196,10 +198,10 @@ def test_worker_that_is_killed_costs_only_its_task(running, tmp_path):
     killer = Killer(folder, n_kills=1, every=3)
     done = errands(folder, 8)
     killer.join()
-    assert sorted(done) == list(range(8))  # nothing lost, nothing doubled
+    assert sorted(done) == list(range(8))  # each task once
     assert content(folder) == undisturbed(tmp_path / "undisturbed", 8)
     lost = len(starts(folder)) - 8
-    assert 1 <= lost <= (2 if running == "processes" else 1)  # a pool of processes goes down together
+    assert 1 <= lost <= (2 if running == "processes" else 1)  # a pool of processes ends as a whole
 
 
 # ---- drivers that end ------------------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ def test_worker_that_is_killed_costs_only_its_task(running, tmp_path):
 
 @pytest.fixture(scope="module")
 def starter(request, tmp_path_factory):
-    """The program that starts drivers, with SLURM's commands at hand where there are any."""
+    """The program that starts drivers, with SLURM's commands on its path if they are installed."""
     if AVAILABLE:
         request.getfixturevalue("controller")
     errors = tmp_path_factory.mktemp("drivers") / "errors"
@@ -220,7 +222,7 @@ def starter(request, tmp_path_factory):
 
 
 class Driver:
-    """A process that runs errands, with all its workers."""
+    """A process that runs errands, and its workers."""
 
     def __init__(self, starter, kind: str, folder: Path, n_tasks: int) -> None:
         self.starter, known = starter, len(starts(folder))
@@ -232,7 +234,7 @@ class Driver:
         self.workers |= {child.pid for child in psutil.Process(self.pid).children(recursive=True)}
 
     def end(self, number: signal.Signals, whole_group: bool = False) -> int:
-        """Send a signal to the driver, or to it and all that a terminal's Ctrl-C reaches; its exit status."""
+        """Send a signal to the driver, or to its process group as Ctrl-C does; return its exit status."""
         (os.killpg if whole_group else os.kill)(self.pid, number)
         return int(self.starter.stdout.readline())
 
@@ -263,7 +265,7 @@ def test_driver_that_is_stopped_or_killed_leaves_no_worker_and_a_rerun_does_the_
 
 @pytest.mark.parametrize("kind", kinds("processes", "dask", "slurm"))
 def test_twenty_kills_lose_and_double_nothing(kind, tmp_path, starter, request):
-    """Ten of workers, within one run; ten of drivers, at random moments, each followed by a rerun."""
+    """Ten workers are killed within one run, and ten drivers at random moments, each followed by a rerun."""
     if kind == "slurm":
         request.getfixturevalue("controller")
     folder = tmp_path / "workers"
@@ -324,7 +326,7 @@ def test_workers_at_an_address_that_run_tasks_side_by_side_in_one_process_are_re
 def test_scheduler_without_workers_is_named_after_the_time_to_wait(tmp_path, distributed):
     with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as there:
         parameters = engine_parameters("dask", tmp_path, address=there.scheduler_address, wait=0.5)
-        message = r"^engine.wait: 0 of 2 workers came in 0.5 s; start some"
+        message = r"^engine.wait: 0 of 2 workers connected within 0.5 s; start workers of "
         with pytest.raises(ConfigError, match=message), engine(parameters):
             pass
 
@@ -369,7 +371,7 @@ def test_missing_package_is_named_with_the_command_that_installs_it(kind, packag
 
 def test_slurm_without_sbatch_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    message = r"^engine.kind: slurm submits jobs by sbatch, which is not on this machine"
+    message = r"^engine.kind: slurm submits jobs with sbatch, which this machine does not have"
     with pytest.raises(ConfigError, match=message), engine(engine_parameters("slurm", tmp_path)):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -397,7 +399,7 @@ def test_workers_that_do_not_come_are_told_with_the_queue(tmp_path, controller):
     parameters = engine_parameters("slurm", tmp_path, wait=3, slurm={"directives": ("--begin=now+1hour",)})
     with pytest.raises(ConfigError) as caught, engine(parameters):
         pass
-    assert str(caught.value).startswith("engine.wait: 0 of 2 workers came in 3 s; squeue says\n")
+    assert str(caught.value).startswith("engine.wait: 0 of 2 workers connected within 3 s; squeue says\n")
     assert str(caught.value).count("(BeginTime)") == 2
     assert jobs(controller) == []
 

@@ -1,9 +1,10 @@
-"""Operators against what nobody else checks them by: the Jacobians of the networks whose activity they were fitted to.
+"""Operators agree with the Jacobians of the networks whose activity they were fitted to.
 
-Networks with modes set by hand, found, pushed and recorded as a trained one would be.
+The networks have modes set by hand. Their fixed points are found, and they are pushed and recorded as trained ones are.
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from dsa_analysis import compare, fit_operator, match_modes
 from multitask import FixedPoints, LeakyRNN, NetworkParameters, find_fixed_points, perturbed
+from workbench.networks.truth import jacobian_tables, near_fixed_points
+from workbench.settings import JacobianTruth
 
 DT, TAU = 20.0, 100.0  # ms
 FAST = [(30.0 + k, 0.0) for k in range(15)]  # ms, the time constants of all other modes
@@ -24,7 +27,7 @@ DESIGNS = {  # (time constant in ms, frequency in Hz) of the slow modes
 
 
 def jacobian(modes: list[tuple[float, float]], seed: int, normal: bool) -> Tensor:
-    """With modes of these time constants and frequencies, and no others, in random coordinates."""
+    """A Jacobian with modes of these time constants and frequencies only, in random coordinates."""
     blocks = []
     for time_constant, frequency in modes:
         z = math.exp(-DT / time_constant), 2 * math.pi * frequency * DT / 1000
@@ -37,7 +40,7 @@ def jacobian(modes: list[tuple[float, float]], seed: int, normal: bool) -> Tenso
 
 
 def network_with(J: Tensor, activation: str) -> LeakyRNN:
-    """A network that rests at h* = .5 in all units, with this Jacobian there: (1 - alpha) I + alpha diag(f') W^T."""
+    """A network with a fixed point h* = .5 and this Jacobian there: (1 - alpha) I + alpha diag(f') W^T."""
     alpha, n = DT / TAU, len(J)
     rest = torch.full((n,), 0.5, dtype=torch.float64)
     z, slope = {
@@ -52,7 +55,7 @@ def network_with(J: Tensor, activation: str) -> LeakyRNN:
 
 
 def points_and_states(network: LeakyRNN, first: int, size: float = 1e-6) -> tuple[FixedPoints, Tensor]:
-    """The point at rest, and states pushed off it, from sample ``first`` on."""
+    """The fixed point, and states pushed off it, from sample ``first`` on."""
     starts = 0.5 + 1e-3 * torch.randn(1, 5, network.parameters.n_rnn, generator=torch.Generator().manual_seed(1))
     points = find_fixed_points(network, NO_INPUT, starts)
     assert points.fixed.tolist() == [True]
@@ -80,7 +83,7 @@ def test_time_constants_and_frequencies_are_those_that_were_built_in(design, act
 
 
 def test_fast_modes_that_were_not_left_out_mislead_an_operator_of_low_rank():
-    """Why the first samples are dropped: among all directions of a push the few kept ones mix slow and fast."""
+    """This is why the first samples are dropped: at low rank, the directions kept mix slow and fast modes."""
     modes = DESIGNS["integrator, rotation and decay"]
     network = network_with(jacobian(modes + FAST, 0, normal=False), "tanh")
     errors = []
@@ -101,7 +104,7 @@ def test_the_size_of_the_push_matters_only_where_the_network_bends(size):
 
 
 def test_distances_between_operators_are_those_between_jacobians():
-    """Networks that turn at different rates; pushes are isotropic, so whitened coordinates are nearly those of J."""
+    """Networks that rotate at different rates. Pushes are isotropic, so whitened coordinates are nearly those of J."""
     names, operators, jacobians = [], {}, {}
     for frequency in (0.5, 1.0, 2.0, 3.5):
         for seed in (0, 1):  # the same modes in other coordinates
@@ -113,3 +116,40 @@ def test_distances_between_operators_are_those_between_jacobians():
     between, truth = (compare(systems, progress=False).to_dataframe()["distance"] for systems in (operators, jacobians))
     assert spearmanr(between, truth).statistic > 0.95
     assert (between - truth).abs().max() < 0.05
+
+
+HOW = JacobianTruth(
+    groups=("a",), period="delay1", n_starts=4, max_steps=60, n_points=2, n_trials=32, n_times=85, discard=25, rank=3,
+    n_modes=2,
+)  # fmt: skip
+
+
+def near(frequency: float, group: str, how: JacobianTruth = HOW):
+    """The points of a network that rests at one point, on trials of a rule whose input it ignores."""
+    network = network_with(jacobian([(2000.0, 0.0), (800.0, frequency), *FAST], 0, normal=True), "tanh")
+    return near_fixed_points(network, group, "contextdelaydm1", how, seed=0)
+
+
+def test_tables_of_points_hold_the_modes_and_distances_that_were_built_in():
+    found = [*near(1.0, "slow"), *near(3.0, "fast")]
+    assert len(found) == 2  # one point each, although two are asked for
+    modes, pairs = jacobian_tables(found, seed=0)
+    assert modes["group"].tolist() == ["slow", "slow", "fast", "fast"]
+    assert modes["point"].tolist() == ["point 0", "point 0", "point 1", "point 1"]
+    assert modes["error"].abs().max() < 0.01
+    assert modes["expected_time_constant"].tolist() == pytest.approx([2000, 800] * 2, rel=1e-3)
+    (pair,) = pairs.itertuples(index=False)
+    assert pair.operators == pytest.approx(pair.jacobians, abs=0.05)
+    assert pair.jacobians > 0.1
+
+
+def test_groups_without_points_are_warned_of_and_their_tables_are_empty():
+    how = replace(HOW, rank=2, n_modes=1)  # would keep one half of a conjugate pair
+    with pytest.warns(UserWarning, match=r"no fixed points in delay1 \(group 'cut'\)"):
+        found = near(1.0, "cut", how)
+    assert found == []
+    with pytest.warns(UserWarning, match="fewer than two fixed points with enough activity around them"):
+        modes, pairs = jacobian_tables(found, seed=0)
+    assert len(modes) == len(pairs) == 0
+    assert {"group", "point", "error"} <= set(modes)
+    assert {"operators", "jacobians"} <= set(pairs)

@@ -1,4 +1,4 @@
-"""Notebooks run in kernels of their own, are copied with page and index, and are never changed unasked."""
+"""Each notebook runs in its own kernel and is copied with a page and an index; sources change only if asked for."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ import nbformat.v4 as v4
 import pytest
 from PIL import Image
 
-from workbench.notebooks import find_notebooks, run_notebooks, save_figure
+from workbench.notebooks import find_notebooks, fingerprint, run_notebooks, save_figure
 from workbench.settings import ConfigError, load_settings
 
 pytestmark = pytest.mark.xdist_group("notebooks")  # one worker, so that `session` runs once
@@ -53,7 +53,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def session(settings, tmp_path_factory):
-    """One run of a failing and a good notebook, not in place."""
+    """One run of a failing and a working notebook, not in place."""
     folder = tmp_path_factory.mktemp("notebooks")
     bad = write(folder / "bad.ipynb", "x = 1", "x / 0", "print('never')")
     good = write(folder / "good.ipynb", WHERE, BAR, FIGURE)
@@ -233,13 +233,13 @@ def test_two_notebooks_of_one_name_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{ broken", "broken.ipynb: not a notebook that can be read: Notebook does not appear to be JSON"),
-        (b"{}", "broken.ipynb: not a notebook that can be read"),
+        (b"{ broken", "broken.ipynb: is not a readable notebook: Notebook does not appear to be JSON"),
+        (b"{}", "broken.ipynb: is not a readable notebook"),
         (
             b'{"cells": 3, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
-            "broken.ipynb: not a notebook that can be",
+            "broken.ipynb: is not a readable notebook",
         ),
-        (b"\xff", "broken.ipynb: not a notebook that can be read: 'utf-8' codec can't decode byte 0xff"),
+        (b"\xff", "broken.ipynb: is not a readable notebook: 'utf-8' codec can't decode byte 0xff"),
     ],
 )
 def test_unreadable_notebook_is_refused_before_any_runs(settings, tmp_path, content, message):
@@ -266,13 +266,19 @@ def test_figure_is_saved_for_slides_and_for_print(settings):
     assert {path.name for path in folder.iterdir()} == {"line.png", "line.pdf"}
 
 
+def test_a_digest_tells_settings_apart_and_refuses_what_changes_from_run_to_run():
+    assert fingerprint("a", 1) == fingerprint("a", 1) != fingerprint("a", 2)
+    with pytest.raises(ValueError, match=r"object at 0x.* has another text in every run"):
+        fingerprint({"key": object()})
+
+
 def test_importing_the_figure_helper_loads_no_notebook_machinery():
-    """Every notebook imports it, and nbformat alone takes seconds."""
+    """Every notebook imports it, and the import of nbformat alone takes seconds."""
     code = (
         "import sys, types\n"
         # stands in for the real one, which loads torch
         "sys.modules['workbench.settings'] = types.SimpleNamespace(ConfigError=0, Settings=0, replacing=0)\n"
         "import workbench.notebooks\n"
-        "print({'nbformat', 'nbclient', 'nbconvert'} & set(sys.modules))"
+        "print({'nbformat', 'nbclient', 'nbconvert', 'jupyter_client', 'traitlets'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"

@@ -1,7 +1,6 @@
 """Groups of networks compared: what enters, what is left out, what is kept, and what the settings refuse."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,14 +9,14 @@ import torch
 import yaml
 from scipy.stats import spearmanr
 
-import workbench.groups
+import workbench.networks.measures
 from dsa_analysis import Similarity, compare
 from dsa_analysis.driven import DrivenOperator
 from multitask import Group
 from tests.notebooks.conftest import PROJECT, changed
 from tests.notebooks.test_activity import SMALL
 from workbench.__main__ import main
-from workbench.groups import BEFORE, FROZEN, REFERENCE, GroupStudy, between_groups, difference, of_runs, verdicts
+from workbench.networks import BEFORE, FROZEN, REFERENCE, GroupStudy, between_groups, difference, of_runs, verdicts
 from workbench.settings import load_settings
 
 
@@ -92,20 +91,19 @@ def test_pieces_are_periods_or_answers_and_inputs_may_be_modelled(study):
 
 def test_trials_without_a_response_are_a_piece_of_their_own(study):
     """Match-to-sample rules ask to keep fixating in half of their trials: none may go missing."""
-    other = GroupStudy(study.settings, progress=False)
-    other.ours = SimpleNamespace(**vars(study.ours) | {"master": "dmsgo"})  # which no group of these learns
-    other.how = replace(study.how, periods=())
+    recorder = replace(study.recorder, rule="dmsgo", how=replace(study.how, periods=()))
     measure = replace(study.how.measures["DSA"], by="response")
-    pieces = other.systems(measure, {"delay": study.trained.network("delay")})["delay", 0]
+    pieces = recorder.systems(measure, {"delay": study.trained.network("delay")})["delay", 0]
     assert "no response" in pieces
-    assert sum(map(len, pieces.values())) == other.how.n_batches * other.how.n_trials
+    assert sum(map(len, pieces.values())) == study.how.n_batches * study.how.n_trials
 
 
 def test_noise_is_drawn_where_it_is_asked_for(study):
     stages, measure = {"delay": study.trained.network("delay")}, study.how.measures["DSA"]
-    noisy = GroupStudy(study.settings, progress=False)
-    noisy.how = replace(study.how, noise=True)
-    quiet, loud, again = (each.systems(measure, stages)["delay", 0]["whole"][0] for each in (study, noisy, noisy))
+    noisy = replace(study.recorder, how=replace(study.how, noise=True))
+    quiet, loud, again = (
+        each.systems(measure, stages)["delay", 0]["whole"][0] for each in (study.recorder, noisy, noisy)
+    )
     assert (loud - quiet).abs().max() > 0.01  # sigma_rec is 0.05
     assert torch.equal(loud, again)
 
@@ -117,7 +115,7 @@ def test_distances_are_means_over_pieces(study):
         compare({name: pieces[period] for name, pieces in systems.items()}, metric="cka", progress=False).distances
         for period in study.how.periods
     ]
-    np.testing.assert_allclose(study.compared(measure, systems).distances, np.mean(each, 0), atol=1e-12)
+    np.testing.assert_allclose(study.distances(measure, systems).distances, np.mean(each, 0), atol=1e-12)
 
 
 def test_groups_are_as_far_apart_as_their_networks_in_the_mean():
@@ -170,7 +168,7 @@ def test_what_was_computed_is_read_until_something_changes(study, folder, monkey
     def fail(*arguments, **settings):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(workbench.groups, "compare", fail)
+    monkeypatch.setattr(workbench.networks.measures, "compare", fail)
     again = GroupStudy(load_settings(folder / "config.yaml"), progress=False).complete()
     pd.testing.assert_frame_equal(again.to_reference, study.to_reference)
     pd.testing.assert_frame_equal(verdicts(again), verdicts(study))
@@ -202,7 +200,7 @@ def test_command_wants_files_or_groups(folder, capsys):
     assert main(["compare"]) == 2
     assert "give two files or more, or --groups" in capsys.readouterr().err
     assert main(["compare", "--groups", "a.npy", "--config", str(folder / "config.yaml")]) == 2
-    assert "--groups: compares networks of the settings, not files; leave out a.npy" in capsys.readouterr().err
+    assert "--groups: compares the networks of the settings, not files; leave out a.npy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
