@@ -33,7 +33,7 @@ from dsa_analysis.inference import (
 from dsa_analysis.metrics import METRICS, Metric, Pairs
 from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
-from dsa_analysis.residuals import residuals, standardize
+from dsa_analysis.residuals import condition_means, residuals, standardize
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import match_modes, spectral_distance
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
@@ -63,6 +63,7 @@ __all__ = [
     "cka_distance",
     "common_weights",
     "compare",
+    "condition_means",
     "delay_embed",
     "distance_intervals",
     "explain",

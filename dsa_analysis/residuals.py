@@ -45,13 +45,7 @@ def residuals(trials: Any, conditions: Sequence[Any] | np.ndarray | Tensor) -> T
     >>> residuals(torch.tensor([[[1.0]], [[3.0]], [[5.0]], [[5.0]]]), ["a", "a", "b", "b"]).flatten()
     tensor([-1.4142,  1.4142,  0.0000,  0.0000], dtype=torch.float64)
     """
-    parts = as_trials(trials, "trials", constant=True)
-    labels = _labels(conditions)
-    if len(labels) != len(parts):
-        raise DataError(f"conditions has {len(labels)} values for {len(parts)} trials; give one for each trial")
-    members: dict[Any, list[int]] = {}
-    for k, label in enumerate(labels):
-        members.setdefault(label, []).append(k)
+    parts, members = _by_condition(trials, conditions)
     alone = [str(label) for label, own in members.items() if len(own) == 1]
     if alone:
         raise DataError(
@@ -60,17 +54,22 @@ def residuals(trials: Any, conditions: Sequence[Any] | np.ndarray | Tensor) -> T
         )
     result: list[Tensor] = [torch.empty(0)] * len(parts)
     for label, own in members.items():
-        lengths = sorted({len(parts[k]) for k in own})
-        if len(lengths) > 1:
-            raise DataError(
-                f"condition {label!s} has trials of {lengths[0]} to {lengths[-1]} samples; cut them to equal length, "
-                f"since the mean is taken at each time"
-            )
-        stacked = torch.stack([parts[k] for k in own]).double()
+        stacked = _stacked(parts, own, label)
         deviations = (len(own) / (len(own) - 1)) ** 0.5 * (stacked - stacked.mean(0))
         for k, deviation in zip(own, deviations, strict=True):
             result[k] = deviation
     return result if isinstance(trials, (list, tuple)) else torch.stack(result)
+
+
+def condition_means(trials: Any, conditions: Sequence[Any] | np.ndarray | Tensor) -> Tensor | list[Tensor]:
+    """Mean of the trials of each condition at each time, conditions in the order in which they first occur.
+
+    Takes what `residuals` takes, and conditions of a single trial too. Returns a tensor (n_conditions, n_times,
+    n_channels), or a list if ``trials`` is one.
+    """
+    parts, members = _by_condition(trials, conditions)
+    means = [_stacked(parts, own, label).mean(0) for label, own in members.items()]
+    return means if isinstance(trials, (list, tuple)) else torch.stack(means)
 
 
 def standardize(trials: Any) -> Tensor | list[Tensor]:
@@ -87,6 +86,28 @@ def standardize(trials: Any) -> Tensor | list[Tensor]:
         raise DataError(f"channels {constant} do not vary, so they have no scale; leave them out")
     result = [(part - mean) / deviation for part in parts]
     return result if isinstance(trials, (list, tuple)) else torch.stack(result)
+
+
+def _by_condition(trials: Any, conditions: Any) -> tuple[list[Tensor], dict[Any, list[int]]]:
+    """The trials, and the numbers of those of each condition."""
+    parts, labels = as_trials(trials, "trials", constant=True), _labels(conditions)
+    if len(labels) != len(parts):
+        raise DataError(f"conditions has {len(labels)} values for {len(parts)} trials; give one for each trial")
+    members: dict[Any, list[int]] = {}
+    for k, label in enumerate(labels):
+        members.setdefault(label, []).append(k)
+    return parts, members
+
+
+def _stacked(parts: list[Tensor], own: list[int], label: Any) -> Tensor:
+    """The trials of one condition, (n_trials, n_times, n_channels), float64."""
+    lengths = sorted({len(parts[k]) for k in own})
+    if len(lengths) > 1:
+        raise DataError(
+            f"condition {label!s} has trials of {lengths[0]} to {lengths[-1]} samples; cut them to equal length, since "
+            f"the mean is taken at each time"
+        )
+    return torch.stack([parts[k] for k in own]).double()
 
 
 def _labels(conditions: Any) -> list[Any]:

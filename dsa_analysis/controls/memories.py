@@ -56,7 +56,7 @@ class MemoryParameters:
     ----------
     memories : mapping from name to kinds of its values
         Each kind is "bistable", "leaky" or "line"; all memories have the same number of values.
-    readouts : Readouts
+    readouts : mapping from name to Readout
         One system for each memory and readout.
     n_trials, n_times : int >= 1
     dt : float > 0, model time
@@ -79,15 +79,17 @@ class MemoryParameters:
             "lines": ("line",) * 3,
         }
     )
-    readouts: tuple[Readout, ...] = (
-        Readout("tanh", 20, 0.3),
-        Readout("tanh", 50, 1.0),
-        Readout("tanh", 100, 3.0),
-        Readout("tanh", 30, 6.0),
-        Readout("softplus", 50, 1.0),
-        Readout("softplus", 30, 3.0),
-        Readout("sinh", 40, 1.5),
-        Readout("relu", 60, 1.0),
+    readouts: Mapping[str, Readout] = field(
+        default_factory=lambda: {
+            "weak tanh": Readout("tanh", 20, 0.3),
+            "tanh": Readout("tanh", 50, 1.0),
+            "strong tanh": Readout("tanh", 100, 3.0),
+            "binary tanh": Readout("tanh", 30, 6.0),
+            "softplus": Readout("softplus", 50, 1.0),
+            "strong softplus": Readout("softplus", 30, 3.0),
+            "sinh": Readout("sinh", 40, 1.5),
+            "relu": Readout("relu", 60, 1.0),
+        }
     )
     n_trials: int = 30
     n_times: int = 250
@@ -124,7 +126,7 @@ def record_memories(
     generator: torch.Generator | None = None,
     device: str | torch.device | None = None,
 ) -> Control:
-    """Every memory seen through every readout; systems are named "three bits / tanh 20 0.3".
+    """Every memory seen through every readout; systems are named "three bits / weak tanh", ...
 
     Parameters
     ----------
@@ -149,13 +151,10 @@ def record_memories(
     states = memory_states(p, groups, inputs, generator)
     systems = {}
     for k, (group, state) in enumerate(zip(groups, states, strict=True)):
-        readout = p.readouts[k % len(p.readouts)]
-        name = f"{group} / {readout.activation} {readout.n_neurons} {readout.gain:g}"
-        systems[name] = random_neurons(
-            state, readout.activation, readout.n_neurons, readout.gain, p.readout_noise, generator
-        )
-    if len(systems) < n_systems:
-        raise DataError("readouts has the same entry twice; give each its own activation, n_neurons or gain")
+        name = list(p.readouts)[k % len(p.readouts)]
+        r = p.readouts[name]
+        activity = random_neurons(state, r.activation, r.n_neurons, r.gain, p.readout_noise, generator)
+        systems[f"{group} / {name}"] = activity
     return Control(systems, groups)
 
 

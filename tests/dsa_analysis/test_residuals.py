@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dsa_analysis import DataError
-from dsa_analysis.residuals import residuals, standardize
+from dsa_analysis.residuals import condition_means, residuals, standardize
 
 
 def test_means_of_conditions_vanish_and_what_is_left_is_a_multiple_of_the_deviation(generator):
@@ -43,6 +43,17 @@ def test_lists_stay_lists_and_lengths_may_differ_between_conditions():
     assert isinstance(found, list)
     assert [len(part) for part in found] == [4, 6, 4, 6]
     torch.testing.assert_close(found[0], torch.full((4, 2), 0.5**0.5).double())
+
+
+def test_condition_means_and_residuals_make_up_the_trials(generator):
+    x = torch.randn(5, 4, 2, generator=generator, dtype=torch.float64)
+    conditions = ["go", "stop", "go", "stop", "go"]
+    means, deviations = condition_means(x, conditions), residuals(x, conditions)
+    assert means.shape == (2, 4, 2)
+    torch.testing.assert_close(means[0] + deviations[0] * (2 / 3) ** 0.5, x[0])
+    torch.testing.assert_close(means[1] + deviations[3] * (1 / 2) ** 0.5, x[3])
+    ragged = condition_means([x[0], x[1, :3]], conditions[:2])
+    assert [len(mean) for mean in ragged] == [4, 3]
 
 
 def test_input_is_not_changed():

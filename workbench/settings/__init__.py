@@ -8,7 +8,7 @@ The file shows every value: no key has a default, no key is ignored, no value is
 (``dsa``, ``network``, ``training``, named variants) states only what differs from it.
 
 ``settings``    `Settings` and `load_settings`
-``engine``, ``lorenz``, ``compositional``, ``dsa_epochs``, ``multitask``, ``groups``
+``engine``, ``lorenz``, ``compositional``, ``dsa_epochs``, ``geometry``, ``multitask``, ``groups``
                 one section each, with the checks between its keys
 ``schema``      what sections are made of
 ``dsa``         how a `Comparison` is written in a section, and what it needs of trials
@@ -21,6 +21,7 @@ The file shows every value: no key has a default, no key is ignored, no value is
 from workbench.settings.compositional import Compositional
 from workbench.settings.dsa_epochs import DsaEpochs
 from workbench.settings.engine import EngineParameters, SlurmParameters
+from workbench.settings.geometry import GeometryOrDynamics
 from workbench.settings.groups import GroupComparison, Groups, JacobianTruth, Measure
 from workbench.settings.lorenz import Lorenz, LorenzNoise
 from workbench.settings.multitask import Multitask
@@ -35,6 +36,7 @@ __all__ = [
     "ConfigError",
     "DsaEpochs",
     "EngineParameters",
+    "GeometryOrDynamics",
     "GroupComparison",
     "Groups",
     "JacobianTruth",
