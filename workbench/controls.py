@@ -1,12 +1,11 @@
 """Several measures on one control: similarities, and how well each tells kinds of systems apart.
 
-    measures = beside(dsa)                                      # DSA, one sample ahead, size kept, eigenvalues, rivals
-    found = compare_all(control.systems, measures, dt=0.05)     # {"DSA": Similarity, ...}
-    scores(found, control.groups)                               # AUROC, silhouette, nearest neighbours
+measures = beside(dsa)                                      # DSA, one sample ahead, size kept, eigenvalues, rivals
+found = compare_all(control.systems, measures, dt=0.05)     # {"DSA": Similarity, ...}
+scores(found, control.groups)                               # AUROC, silhouette, nearest neighbours
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,27 +16,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ONE_SAMPLE = "DSA, one sample"
-STATIC = ("cka", "procrustes", "principal_variances")  # metrics that do not see the order of samples
-RIVALS = ("spectral", "frobenius", *STATIC, "autocorrelations")
+BESIDE = ("frobenius", "spectral", "cka", "procrustes", "principal_variances", "autocorrelations")
 
 
 def beside(dsa: Comparison) -> dict[str, Comparison]:
     """Measures that are shown beside each other, by the names that figures use.
 
-    The comparison itself (its metric is angular), the same one sample ahead unless that is what it is, the same
-    operators by other metrics, and metrics of the trials.
+    The comparison by angles, the same one sample ahead unless that is what it is, the same operators by other metrics,
+    and metrics of the trials.
     """
-    measures = {METRICS["angular"].title: dsa}
+    measures = {METRICS["angular"].title: dsa.override(metric="angular")}
     if dsa.horizon is not None or dsa.steps_ahead not in (None, 1):
-        measures[ONE_SAMPLE] = dsa.override(steps_ahead=1)
-    return measures | {METRICS[name].title: dsa.override(metric=name) for name in RIVALS}
+        measures[ONE_SAMPLE] = dsa.override(metric="angular", steps_ahead=1)
+    return measures | {METRICS[name].title: dsa.override(metric=name) for name in BESIDE}
 
 
 def compare_all(
     systems: Mapping[str, Any],
     measures: Mapping[str, Comparison],
     *,
-    dt: float | None = None,
+    dt: float | Mapping[str, float] | None = None,
     seed: int = 0,
     device: str | None = None,
 ) -> dict[str, Similarity]:
@@ -49,19 +47,19 @@ def compare_all(
     ----------
     systems : mapping from name to system, as data
     measures : mapping from name to Comparison
-    dt : float, optional
+    dt : float, or mapping from name to that, optional
         Sampling interval, for measures that give times.
     seed : int >= 0
         Of the alignments.
     """
-    fitted: dict[Comparison, dict[str, Any]] = {}
+    fitted: dict[str, dict[str, Any]] = {}
     found = {}
     for name, how in measures.items():
         how = how.override(seed=seed, dt=dt)
         if how.metric.needs == "trials":
             found[name] = compare(systems, how, device=device, progress=False)
             continue
-        fit = replace(how, **{field: Comparison.__dataclass_fields__[field].default for field in ("metric", "n_starts")})
+        fit = str({**how.override(metric="angular").to_dict(), "n_starts": None})
         found[name] = compare(fitted.get(fit, systems), how, device=device, progress=False)
         fitted.setdefault(fit, found[name].operators)
     return found

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dsa_analysis.comparison import Comparison
 from dsa_analysis.controls import AttractorParameters, ConditionParameters, MemoryParameters, RingParameters
 from dsa_analysis.systems import LorenzRegime
 from workbench.settings.dsa import Dsa, embeddings, misfits
 from workbench.settings.merging import Inherits
 from workbench.settings.schema import Count, Index, Positive, Section, Share
+
+Level = Literal["means", "covariances", "eigenvalues"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,13 @@ class Memories(Section):
     """One dynamics in many geometries."""
 
     recordings: MemoryParameters
+    horizons: Annotated[tuple[Positive, ...], Field(min_length=2)]
     dsa: Annotated[Dsa, Inherits("dsa")]
 
     def problems(self) -> Iterator[str]:
-        least = min(readout.n_neurons for readout in self.recordings.readouts.values())
-        intervals = {"memories": self.recordings.dt}
-        for problem in misfits(self.dsa, intervals, self.recordings.n_times, least, "a trial", "or raise n_times"):
-            yield f"dsa.{problem}"
+        p = self.recordings
+        n_channels = min(readout.n_neurons for readout in p.readouts.values())
+        yield from _horizon_problems(self.dsa, self.horizons, p.dt, p.n_times, n_channels)
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,15 @@ class Conditions(Section):
 
     recordings: ConditionParameters
     dsa: Annotated[Dsa, Inherits("dsa")]
+    levels: Annotated[Mapping[Level, Annotated[Dsa, Inherits("dsa", twins=True)]], Field(min_length=1)]
 
     def problems(self) -> Iterator[str]:
-        if self.recordings.n_trials < 2:
+        p = self.recordings
+        if p.n_trials < 2:
             yield "recordings.n_trials: residuals need at least 2 trials of each condition, got 1"
-        n_channels = self.recordings.n_neurons or 2
-        intervals = {"conditions": self.recordings.dt}
-        for problem in misfits(self.dsa, intervals, self.recordings.n_times, n_channels, "a trial", "or raise n_times"):
-            yield f"dsa.{problem}"
+        for level, dsa in self.levels.items():
+            for problem in misfits(dsa, {"dt": p.dt}, p.n_times, p.n_neurons or 2, "a trial", "or raise n_times"):
+                yield f"levels.{level}.{problem}"
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,26 @@ class Attractors(Section):
     """Attractors of different topology under deformation."""
 
     recordings: AttractorParameters
+    horizons: Annotated[tuple[Positive, ...], Field(min_length=2)]
     dsa: Annotated[Dsa, Inherits("dsa")]
 
     def problems(self) -> Iterator[str]:
         p = self.recordings
+        yield from _horizon_problems(self.dsa, self.horizons, p.dt, p.n_times, p.n_neurons[0])
+
+
+def _horizon_problems(
+    dsa: Comparison, horizons: tuple[float, ...], dt: float, n_times: int, n_channels: int
+) -> Iterator[str]:
+    """Why a candidate does not fit the trials."""
+    if dsa.horizon != "auto":
+        yield f"dsa.horizon: {dsa.horizon} leaves nothing to choose; set it to auto, or put it into horizons"
+        return
+    for horizon in horizons:
         for problem in misfits(
-            self.dsa, {"attractors": p.dt}, p.n_times, p.n_neurons[0], "a trial", "or raise n_times"
+            dsa.override(horizon=horizon), {"dt": dt}, n_times, n_channels, "a trial", "or raise n_times"
         ):
-            yield f"dsa.{problem}"
+            yield f"horizons: {horizon:g}: {problem}"
 
 
 @dataclass(frozen=True)
