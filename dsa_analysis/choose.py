@@ -48,6 +48,7 @@ MOST_TRIALS = 10  # held-out trials that are predicted
 N_STARTS = 2  # of the alignments of halves, of which only the order counts
 LEAST_GAP = 1.2
 LEAST_AGREEMENT = 0.7  # rank correlation with a neighbouring cell under which the choice decides the verdict
+UNPREDICTABLE, CHANCE = 0.9, 0.6  # prediction error above, and AUROC below, which a choice is no evidence
 METHODS = ("identifiability", "gap")
 
 
@@ -90,6 +91,11 @@ class EmbeddingChoice:
     @property
     def _place(self) -> tuple[Any, ...]:
         return (self.n_delays, self.rank) + ((self.horizon,) if self.table.index.nlevels == 3 else ())
+
+    def applied_to(self, how: Comparison) -> Comparison:
+        """A comparison with the chosen delays, rank and horizon in place of its own."""
+        chosen = ("n_delays", "window", "rank", "steps_ahead", "horizon")
+        return how.override(**{name: getattr(self.how, name) for name in chosen})
 
     @property
     def neighbours(self) -> "pd.DataFrame":
@@ -155,7 +161,8 @@ def choose_embedding(
     """
     import pandas as pd
 
-    candidates = {name: choices.pop(name) for name in ("n_delays", "rank", "steps_ahead", "horizon") if name in choices}
+    axes = ("n_delays", "rank", "steps_ahead", "horizon")
+    candidates = {name: choices.pop(name) for name in axes if name in choices}
     n_starts = choices.pop("n_starts", N_STARTS)
     how = as_comparison(how, choices)
     if "n_starts" in how.options():
@@ -199,8 +206,8 @@ def choose_embedding(
     chosen = min(left, key=lambda cell: (-decides[cell], -cut[cell], cell.rank, cell.n_delays, cell.horizon))
     if chosen.rank == 1 and len(grid.ranks) > 1:
         raise DataError(
-            "only operators of rank 1 can be fitted to these systems, whose distance is 0 or pi whatever they do: "
-            "smooth the recordings, take wider bins, or record more trials"
+            "the data support operators of rank 1 only, whose distance is 0 or pi whatever the systems do: smooth the "
+            "recordings, take wider bins, or record more trials (or give a rank of your own)"
         )
     table["agreement"] = [
         _rank_correlation(distances[cell], distances[chosen]) if cell in distances else np.nan for cell in cells
@@ -489,6 +496,16 @@ def _doubts(choice: EmbeddingChoice) -> list[str]:
             f"{named(choice._place)} is good for comparing, poor for predicting: its error "
             f"{choice.n_applications} steps ahead is {cell['prediction_error']:.2g} of the variance, "
             f"{errors.min():.2g} at {named(errors.idxmin())}"
+        )
+    if cell["prediction_error"] > UNPREDICTABLE:
+        doubts.append(
+            f"the chosen operators predict held-out trials no better than their mean (error "
+            f"{cell['prediction_error']:.2g} of the variance): nothing in these data stands out from noise"
+        )
+    if cell.get("auroc", np.nan) < CHANCE:
+        doubts.append(
+            f"halves of one system are hardly nearer than halves of two (AUROC {cell['auroc']:.2f}; 0.5 is chance): "
+            f"these data do not tell the systems apart"
         )
     near = choice.neighbours["agreement"]
     if len(near) and near.min() < LEAST_AGREEMENT:

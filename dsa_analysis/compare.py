@@ -168,6 +168,9 @@ def _sides(systems: Any, others: Any, how: Comparison, device: torch.device | No
     if isinstance(how.noise_variance, Mapping):
         for name in how.noise_variance:
             check_choice("system of noise_variance", name, everyone)
+    if isinstance(how.dt, Mapping):
+        for name in everyone:
+            how.interval(name)
     pieces: dict[Key, Any] = {}
     for at, side in enumerate(named):
         for name, system in side.items():
@@ -198,8 +201,7 @@ def _chosen(sides: _Sides, how: Comparison, device: Any, progress: bool) -> Comp
             per_system[name] = {str(key): values[key.name] for key in sides.pieces if key.name in values}
     choice = choose_embedding(by_name, how.override(**per_system), device=device, progress=progress)
     sides.method = choice.method
-    found = ("n_delays", "window", "rank", "steps_ahead", "horizon")
-    return how.override(**{name: getattr(choice.how, name) for name in found})
+    return choice.applied_to(how)
 
 
 def _needed(pieces: Mapping[Key, Any], how: Comparison, device: torch.device | None) -> Systems:

@@ -95,6 +95,9 @@ class Comparison:
     def __post_init__(self) -> None:
         metric = as_metric(self.metric)
         object.__setattr__(self, "metric", metric)
+        for each in fields(self):  # numbers of numpy become Python's, which files and seeds take
+            if isinstance(value := getattr(self, each.name), np.generic):
+                object.__setattr__(self, each.name, value.item())
         for name, least in (
             ("n_delays", 1), ("rank", 1), ("delay_interval", 1), ("steps_ahead", 1), ("n_starts", 1), ("n_sweeps", 0),
             ("seed", 0),
@@ -133,10 +136,25 @@ class Comparison:
             raise DataError(
                 f"{timed[0]} = {getattr(self, timed[0])!r} is a time, so dt (the sampling interval) is needed"
             )
+        if isinstance(self.dt, Mapping) and len(set(self.dt.values())) > 1 and metric.needs != "trials":
+            self._refuse_unequal_times()
         for name in self._without_effect():
             raise DataError(
                 f"{name} = {getattr(self, name)!r} has no effect with metric = {metric.name!r}, which "
                 f"{self._why(name)}; leave it out"
+            )
+
+    def _refuse_unequal_times(self) -> None:
+        """Counts of samples are other times in systems of another rate."""
+        slow, fast = max(self.dt.values()), min(self.dt.values())  # type: ignore[union-attr]
+        if self.horizon is None and (self.n_delays, self.window) != (None, None):
+            raise DataError(
+                f"dt is {fast:g} to {slow:g}, so steps_ahead = {self.steps_ahead or 1} is another time in each system; "
+                f"give horizon"
+            )
+        if self.n_delays not in (None, 1, AUTO):
+            raise DataError(
+                f"dt is {fast:g} to {slow:g}, so n_delays = {self.n_delays} is another time in each system; give window"
             )
 
     def _why(self, name: str) -> str:
@@ -150,7 +168,7 @@ class Comparison:
         for each in fields(self):
             value = getattr(self, each.name)
             given = value is not each.default and not (isinstance(value, (str, int, float)) and value == each.default)
-            if given and not _has_effect(each.name, as_metric(self.metric)):
+            if given and not has_effect(each.name, as_metric(self.metric)):
                 yield each.name
 
     def override(self, **choices: Any) -> "Comparison":
@@ -179,7 +197,7 @@ class Comparison:
                     kept[replaced] = None
         if "metric" in choices:
             metric = as_metric(choices["metric"])
-            kept |= {each.name: each.default for each in fields(self) if not _has_effect(each.name, metric)}
+            kept |= {each.name: each.default for each in fields(self) if not has_effect(each.name, metric)}
         return Comparison(**kept | choices)
 
     def embedding(self, name: str | None = None) -> EmbeddingParameters:
@@ -266,10 +284,11 @@ class Comparison:
         if kept["metric"] not in METRICS and described is not None:
             kept["metric"] = Stored(name=kept["metric"], **described)
         metric = as_metric(kept["metric"])
-        return cls(**{name: value for name, value in kept.items() if _has_effect(name, metric)})
+        return cls(**{name: value for name, value in kept.items() if has_effect(name, metric)})
 
 
-def _has_effect(name: str, metric: Any) -> bool:
+def has_effect(name: str, metric: Any) -> bool:
+    """Whether a field of `Comparison` has an effect with a metric."""
     group = _group(name)
     if group == "embedding":
         return bool(metric.needs != "trials")

@@ -394,15 +394,14 @@ def _refuse_short(trials: list[Tensor], p: EmbeddingParameters, name: str) -> No
         shortest = min(map(len, trials))
         longest = (shortest - p.steps_ahead - 1) // p.delay_interval + 1
         where = f"trial{'s' * (len(short) > 1)} {', '.join(map(str, short[:10]))}{', ...' * (len(short) > 10)}"
-        nearer = ""
-        if p.steps_ahead > 1 and shortest > p.window:
-            nearer = f", or at most {shortest - p.window} samples ahead (steps_ahead, or horizon as a time)"
+        nearer = shortest - p.window  # samples ahead that would fit
         remedy = f"at most n_delays = {longest} fits" if longest > 0 else "not even n_delays = 1 fits"
+        if p.steps_ahead > 1 and nearer > 0:
+            remedy = f"at most {nearer} samples ahead fit (steps_ahead, or horizon as a time)"
         raise DataError(
             f"n_delays = {p.n_delays} with delay_interval = {p.delay_interval} needs trials of at least {needed} "
             f"samples ({p.window} for one window, {p.steps_ahead} more to predict), but system {name!r}, {where} "
-            f"{'has' if len(short) == 1 else 'have as few as'} {shortest}; {remedy}{nearer}, or leave the short trials "
-            f"out by "
+            f"{'has' if len(short) == 1 else 'have as few as'} {shortest}; {remedy}, or leave the short trials out by "
             f"omit_trials(systems, shorter_than={needed})"
         )
 

@@ -7,13 +7,17 @@ A *system* is whatever produced the trajectories: one network, one recording, on
     (n_times,)                          one trial of one channel
     a list or tuple of such trials      trials of unequal length, the same channels in each
 
-as numpy arrays (memory-mapped ones too), torch tensors or xarray objects, real numbers of any kind. Nothing is repaired
-here: data that cannot be used is refused with the place at which it was found, unless `omit_trials` is asked to leave
-such trials out.
+as numpy arrays (memory-mapped ones too), torch tensors, xarray objects, data frames or sparse matrices, real numbers of
+any kind. Masked and missing values count as NaN. Named dimensions (xarray, pandas, torch) such as ("unit", "time",
+"trial") are put in order by their names; an order that the names do not settle is refused. See `containers`.
+
+Nothing is repaired here: data that cannot be used are refused with the place at which the problem was found, unless
+you ask `omit_trials` to leave such trials out.
 """
 
 import dataclasses
 import difflib
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,27 +26,80 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dsa_analysis.containers import DataError, as_tensor, is_list, trial_dimension
+
+__all__ = [
+    "DataError",
+    "as_device",
+    "as_generator",
+    "as_systems",
+    "as_trials",
+    "check_choice",
+    "check_count",
+    "check_flag",
+    "check_number",
+    "omit_trials",
+    "refuse_non_finite",
+    "rounding",
+    "shown",
+]
+
 LAYOUTS = "(n_trials, n_times, n_channels), (n_times, n_channels), or a list of (n_times_i, n_channels)"
+LARGEST = 2**63 - 1  # what fits into the integers of torch, numpy and files
+NESTED = "give np.asarray(x) for one array, or [np.asarray(trial) for trial in x] for a list of trials"
 
 
-class DataError(ValueError):
-    """Data or arguments that cannot be used; the message says where, what came and what would do."""
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def shown(value: Any) -> str:
+    """``value`` for a message: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of more than some thousand digits
+        return f"a number of {int(abs(value).bit_length() * math.log10(2)) + 1} digits"
+    return text if len(text) <= 200 else f"{text[:150]}... ({len(text)} characters)"
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Refuse a value that is not one of ``choices``, naming the nearest one."""
     choices = list(choices)
-    if value in choices:
+    if isinstance(value, str) and value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1)
+    near = difflib.get_close_matches(shown(value).strip("'"), choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise DataError(f"{name} = {value!r} is none of {', '.join(map(repr, choices))}{hint}")
+    raise DataError(f"{name} = {shown(value)} is none of {', '.join(map(repr, choices))}{hint}")
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Refuse a value that is not a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise DataError(f"{name} = {value!r} is not a whole number of at least {least}")
+def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
+    """``value`` as a Python integer; refuse what is not a whole number from ``least`` to ``most``."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if whole and least <= value <= most:
+        return int(value)
+    limit = f" and at most {most}" if whole and value > most else ""
+    raise DataError(f"{name} = {shown(value)} is not a whole number of at least {least}{limit}")
+
+
+def check_number(name: str, value: Any, what: str, least: float = -math.inf, *, above: bool = False) -> float:
+    """``value`` as a Python float; refuse what is not a finite number of at least (or ``above``) ``least``.
+
+    ``what`` ends the message "name = value is not ...": "a time in ms of at least 0".
+    """
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # a Python integer beyond 1e308
+            number = math.inf
+        if math.isfinite(number) and (number > least if above else number >= least):
+            return number
+    raise DataError(f"{name} = {shown(value)} is not {what}")
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """``value`` as a Python bool; refuse anything but true and false, such as the text "False"."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise DataError(f"{name} = {shown(value)} is neither True nor False")
 
 
 def as_device(device: str | torch.device | None) -> torch.device | None:
@@ -66,8 +123,10 @@ def as_generator(seed: int | None, generator: torch.Generator | None) -> torch.G
         return generator
     if generator is not None or seed is None:
         raise DataError("give exactly one of seed and generator")
-    check_count("seed", seed, 0)
-    return torch.Generator().manual_seed(int(seed))
+    return torch.Generator().manual_seed(check_count("seed", seed, 0))
+
+
+# ---- systems ---------------------------------------------------------------------------------------------------------
 
 
 def as_systems(systems: Any) -> dict[str, Any]:
@@ -76,7 +135,7 @@ def as_systems(systems: Any) -> dict[str, Any]:
         named = {str(name): system for name, system in systems.items()}
         if len(named) < len(systems):
             raise DataError(f"two systems have the same name: {', '.join(map(str, systems))}")
-    elif isinstance(systems, Sequence) and not isinstance(systems, str):
+    elif isinstance(systems, Sequence) and not isinstance(systems, (str, bytes)):
         named = {str(index): system for index, system in enumerate(systems)}
     else:
         raise DataError(
@@ -99,8 +158,8 @@ def as_trials(
     Raises
     ------
     DataError
-        Wrong layout, complex or non-numeric values, NaN or infinity (with trial, channel and sample), trials of unequal
-        channel counts, or no variance at all.
+        Wrong layout, complex or non-numeric values, units, named dimensions whose order is unclear, masked samples, NaN
+        or infinity (with trial, channel and sample), trials of unequal channel counts, or no variance at all.
     """
     trials = _split(system, name)
     refuse_non_finite(trials, name)
@@ -138,7 +197,8 @@ def omit_trials(systems: Any, *, non_finite: bool = False, shorter_than: int = 0
         A system of which nothing is left, systems of unequal numbers of trials that were to be matched, or a wrong
         layout.
     """
-    check_count("shorter_than", shorter_than, 0)
+    shorter_than = check_count("shorter_than", shorter_than, 0)
+    non_finite, matched = check_flag("non_finite", non_finite), check_flag("matched", matched)
     named = as_systems(systems)
     trials = {name: _split(system, name) for name, system in named.items()}
     gone = {
@@ -171,37 +231,34 @@ def _without(system: Any, gone: set[int], n_trials: int) -> Any:
     if not gone:
         return system
     left = [k for k in range(n_trials) if k not in gone]
-    if isinstance(system, (list, tuple)):
-        return [system[k] for k in left]
-    if hasattr(system, "__array__"):
-        return system[left]
-    noted = system.settings | {"omitted_trials": sorted(gone)}
-    return dataclasses.replace(system, trials=_without(system.trials, gone, n_trials), settings=noted)
+    if not hasattr(system, "__array__") and hasattr(system, "trials"):
+        noted = system.settings | {"omitted_trials": sorted(gone)}
+        return dataclasses.replace(system, trials=_without(system.trials, gone, n_trials), settings=noted)
+    if (dimension := trial_dimension(system)) is not None:
+        return system.isel({dimension: left})
+    if isinstance(system, Tensor) and system.is_nested:
+        trials = _split(system, "system")
+        return [trials[k] for k in left]
+    if isinstance(system, np.ndarray) and system.dtype.kind == "O":
+        system = list(system.ravel())
+    return [system[k] for k in left] if isinstance(system, (list, tuple)) else system[left]
 
 
 def _split(system: Any, name: str) -> list[Tensor]:
     """The trials of one system, each (n_times, n_channels) of real numbers."""
     if not hasattr(system, "__array__"):  # an xarray object may have an axis of that name
         system = getattr(system, "trials", system)  # of a recording
-    if isinstance(system, (list, tuple)):
-        if not system:
-            raise DataError(f"system {name!r} has no trials; at least one is needed")
-        trials = [_as_tensor(trial, f"system {name!r}, trial {k}") for k, trial in enumerate(system)]
-        trials = [trial[:, None] if trial.ndim == 1 else trial for trial in trials]
-        for k, trial in enumerate(trials):
-            if trial.ndim != 2:
-                raise DataError(
-                    f"system {name!r}, trial {k} has shape {tuple(trial.shape)}; a trial of a list is "
-                    f"(n_times_i, n_channels)"
-                )
-    else:
-        array = _as_tensor(system, f"system {name!r}")
+    array = system if is_list(system) else as_tensor(system, f"system {name!r}")
+    trials = (
+        [_as_trial(trial, f"system {name!r}, trial {k}") for k, trial in enumerate(array)] if is_list(array) else []
+    )
+    if isinstance(array, Tensor):
         array = array[:, None] if array.ndim == 1 else array
         if array.ndim not in (2, 3):
             raise DataError(f"system {name!r} has shape {tuple(array.shape)}; accepted are {LAYOUTS}")
         trials = list(array.unbind(0)) if array.ndim == 3 else [array]
-        if not trials:
-            raise DataError(f"system {name!r} has no trials; at least one is needed")
+    if not trials:
+        raise DataError(f"system {name!r} has no trials; at least one is needed")
     n_channels = trials[0].shape[1]
     for k, trial in enumerate(trials):
         if not len(trial):
@@ -214,31 +271,19 @@ def _split(system: Any, name: str) -> list[Tensor]:
     return trials
 
 
+def _as_trial(trial: Any, where: str) -> Tensor:
+    """One trial of a list. Nested lists could mean trials, samples or channels, so they are refused."""
+    tensor = trial if is_list(trial) else as_tensor(trial, where)
+    if isinstance(tensor, list | tuple) or not tensor.ndim:
+        raise DataError(f"{where} is {'a list' if is_list(tensor) else 'a number'} inside a list; {NESTED}")
+    tensor = tensor[:, None] if tensor.ndim == 1 else tensor
+    if tensor.ndim != 2:
+        raise DataError(f"{where} has shape {tuple(tensor.shape)}; a trial of a list is (n_times_i, n_channels)")
+    return tensor
+
+
 def _kind(value: Any) -> str:
     return type(value).__name__
-
-
-def _as_tensor(value: Any, where: str) -> Tensor:
-    """Real tensor of what came; a view where torch can make one."""
-    if isinstance(value, Tensor):
-        tensor = value.detach()
-    else:
-        try:
-            array = np.asarray(value)
-        except ValueError as problem:
-            raise DataError(f"{where} is no array ({problem}); accepted are {LAYOUTS}") from None
-        if array.dtype.kind not in "fiub":
-            raise DataError(f"{where} holds {array.dtype} values; real numbers are needed")
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
-        # torch can neither share read-only memory without a warning nor walk backwards
-        if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-            array = array.copy()
-        if (array.dtype.kind == "u" and array.dtype.itemsize > 1) or array.dtype == np.longdouble:
-            array = array.astype(np.float64)
-        tensor = torch.from_numpy(array)
-    if tensor.is_complex():
-        raise DataError(f"{where} holds {tensor.dtype} values; real numbers are needed".replace("torch.", ""))
-    return tensor
 
 
 def _is_finite(trial: Tensor) -> bool:
@@ -259,10 +304,21 @@ def refuse_non_finite(trials: list[Tensor], name: str, first_load: str = "") -> 
             )
 
 
+def rounding(dtype: torch.dtype | np.dtype) -> float:
+    """The range, relative to the largest value, that arithmetic makes of a constant; 0 for whole numbers.
+
+    A constant channel that was smoothed, filtered or shifted varies by rounding errors, so a comparison of its minimum
+    with its maximum does not find it. The tolerance is 1e-12 in float64 and 64 units of the last place in float32.
+    """
+    return {"float64": 1e-12, "float32": 64 * 2.0**-23}.get(str(dtype).removeprefix("torch."), 0.0)
+
+
 def _look_at_variance(trials: list[Tensor], name: str) -> None:
     low = torch.stack([trial.amin(0) for trial in trials]).amin(0)
     high = torch.stack([trial.amax(0) for trial in trials]).amax(0)
-    constant = (low == high).nonzero().flatten().tolist()
+    tolerance = max(rounding(trial.dtype) for trial in trials)
+    magnitude = torch.maximum(low.double().abs(), high.double().abs())
+    constant = (high.double() - low.double() <= tolerance * magnitude).nonzero().flatten().tolist()
     if len(constant) == trials[0].shape[1]:
         raise DataError(
             f"system {name!r} is constant in all {len(constant)} channels: it has no variance, and so no dynamics"

@@ -17,7 +17,7 @@ defaults, and a class of your own may inherit from it.
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -72,7 +72,8 @@ class Aligned(Metric):
     name: str
     title: str
     unit: str
-    from_angle: Callable[[Tensor, Tensor, Tensor, int], Tensor]  # (angle, |A|, |B|, n) -> distance, increasing in angle
+    # (angle, |A|, |B|, n) -> distance, increasing in the angle
+    from_angle: Callable[[Tensor, Tensor, Tensor, int], Tensor] = field(repr=False)
     needs = "operators"
     bounded = True
     options = ("n_starts", "group", "remove_trace", "n_sweeps", "seed", "names")
@@ -144,7 +145,7 @@ class Static(Metric):
 
     name: str
     title: str
-    compute: Callable[..., Tensor]
+    compute: Callable[..., Tensor] = field(repr=False)
     unit: str = "rad"
     needs = "trials"
     bounded = False
@@ -199,12 +200,10 @@ def as_metric(metric: Any) -> Any:
         return METRICS[metric]
     called = getattr(metric, "name", None) or type(metric).__name__
     if isinstance(metric, type):
-        raise DataError(f"metric = {called} is a class; pass an object of it, metric={called}()")
+        raise DataError(f"metric = {metric.__name__} is a class; pass an object of it, {metric.__name__}()")
     missing = [part for part in REQUIRED if not hasattr(metric, part)]
     if missing:
-        raise DataError(
-            f"metric {called!r} has no {' and no '.join(missing)}; a metric needs {', '.join(REQUIRED)} (see METRICS)"
-        )
+        raise DataError(f"metric {called!r} has no {', no '.join(missing)}; a metric needs {', '.join(REQUIRED)}")
     for part in ("name", "unit"):
         if not isinstance(getattr(metric, part), str) or not getattr(metric, part):
             raise DataError(f"metric {called!r}: {part} = {getattr(metric, part)!r} is not a text")

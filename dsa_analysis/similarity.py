@@ -179,7 +179,8 @@ class Similarity:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            dataset.to_netcdf(temporary, engine="h5netcdf")
+            # in memory first: HDF5 ends the interpreter when a disk is full
+            temporary.write_bytes(dataset.to_netcdf(engine="h5netcdf"))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

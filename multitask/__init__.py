@@ -1,7 +1,7 @@
-"""Recurrent networks that learn the twenty cognitive tasks of Yang et al. (2019), and what their units do.
+"""Recurrent networks trained on the twenty cognitive tasks of Yang et al. (2019), and the activity of their units.
 
-A rule becomes a batch of trials (`generate_trials`), trials train an ensemble of leaky networks, and their hidden
-states come back by rule, condition and period (`record_activity`). Knows neither `dsa_analysis` nor the config file.
+`generate_trials` draws trials of a task, `train` trains an ensemble of leaky networks, and `record_activity` returns
+their hidden states by rule, condition and period. The package does not depend on `dsa_analysis` or on the config file.
 """
 
 from multitask.activity import (

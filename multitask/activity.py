@@ -1,26 +1,22 @@
-"""What the units do: hidden states by rule, condition and period, task variance, clusters of units, principal
-components.
+"""Activity of units: hidden states by rule, condition and period, task variance, clusters, principal components.
 
-Task variance of a unit in a rule: the variance of its state over the conditions of the test grid at each time, averaged
-over time after fixation, without noise. Normalised by the largest over rules it is the unit's profile; units whose
-variances sum to 1e-3 or less over all rules are left out as inactive. K-means clusters the profiles, with as many
-clusters as maximise the silhouette.
+The task variance of a unit in a rule is the variance of its state over the conditions of the test grid at each time,
+averaged over time after fixation, without noise. The profile of a unit is its task variance in all rules, divided by
+the largest. Units whose task variances sum to 1e-3 or less are inactive and are left out. Profiles are clustered by
+k-means; the number of clusters maximises the silhouette.
 
-Fractional variance of a pair of rules: FTV(a, b) = (v_a - v_b) / (v_a + v_b), -1 for a unit that varies in b alone, 1
-in a alone.
+The fractional task variance of a pair of rules is FTV(a, b) = (v_a - v_b) / (v_a + v_b). It is 1 for a unit that varies
+only in a, and -1 for a unit that varies only in b.
 
 Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306, and its public code.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from multitask.evaluation import check_rules, generators
@@ -28,13 +24,16 @@ from multitask.network import LeakyRNN
 from multitask.tasks import RULES, generate_trials
 from multitask.trials import MultitaskError, TrialBatch, circular_distance, unknown
 
-ACTIVE = 1e-3  # least sum of task variances of an active unit
+if TYPE_CHECKING:
+    import xarray as xr
+
+ACTIVE = 1e-3  # the task variances of an active unit sum to more than this
 MOST_CLUSTERS = 29
 
 
 @dataclass(frozen=True, eq=False)
 class Activity:
-    """What an ensemble did in one batch of trials.
+    """Hidden states and outputs of an ensemble in one batch of trials.
 
     Attributes
     ----------
@@ -42,7 +41,7 @@ class Activity:
     outputs : Tensor, (n_networks, n_trials, n_times, 33)
         Sigmoid outputs.
     batch : TrialBatch
-        The trials; ``periods``, ``conditions`` and ``rule`` of them stand here too.
+        The trials. Their ``periods``, ``conditions`` and ``rule`` are also available as attributes of the activity.
     """
 
     hidden: Tensor
@@ -51,18 +50,36 @@ class Activity:
 
     @property
     def periods(self) -> dict[str, tuple[int, int]]:
+        """Time steps [start, stop) of each period."""
         return self.batch.periods
 
     @property
     def conditions(self) -> dict[str, Tensor]:
+        """Conditions of the trials, (n_trials,) each."""
         return self.batch.conditions
 
     @property
     def rule(self) -> str:
+        """Rule of the trials."""
         return self.batch.rule
 
     def during(self, *periods: str) -> Tensor:
-        """Hidden states from the first to the last of the named periods, (n_networks, n_trials, n_steps, n_units)."""
+        """Hidden states from the first to the last of the named periods.
+
+        Parameters
+        ----------
+        *periods : str
+            Names of periods, such as "stim1".
+
+        Returns
+        -------
+        Tensor, (n_networks, n_trials, n_steps, n_units)
+
+        Raises
+        ------
+        MultitaskError
+            If the rule has no period of this name.
+        """
         for name in periods:
             if name not in self.periods:
                 raise unknown(f"period of {self.rule!r}", name, self.periods)
@@ -70,7 +87,7 @@ class Activity:
         return self.hidden[:, :, min(start for start, _ in spans) : max(stop for _, stop in spans)]
 
     def after_fixation(self) -> Tensor:
-        """Hidden states from the end of ``fix1`` to the end of the trial."""
+        """Hidden states from the end of ``fix1`` to the end of the trial, (n_networks, n_trials, n_steps, n_units)."""
         return self.hidden[:, :, self.periods["fix1"][1] :]
 
 
@@ -87,19 +104,28 @@ def record_activity(
     rule_input: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Activity:
-    """Run an ensemble on one batch of trials of a rule and keep its hidden states. Without noise unless asked for.
+    """Run an ensemble on one batch of trials of a rule and return its hidden states, by default without noise.
 
     Parameters
     ----------
     network : LeakyRNN
     rule, n_trials, mode, conditions, rule_input
         As in `generate_trials`; the default is the fixed grid of conditions.
-    noise : >= 0
-        sigma_x, of the inputs.
+    noise : float >= 0
+        Input noise, sigma_x.
     private_noise : bool
-        The units' own noise, of the network's sigma_rec.
+        Whether units have private noise, with sigma_rec of the network.
     seed : int >= 0
-        Belongs to the rule, as in `evaluate`.
+        Seed of trials and noise, combined with the rule as in `evaluate`.
+
+    Returns
+    -------
+    Activity
+
+    Raises
+    ------
+    MultitaskError
+        If the rule is unknown, or for arguments that `generate_trials` does not accept.
 
     Examples
     --------
@@ -131,26 +157,28 @@ def record_activity(
 
 @dataclass(frozen=True, eq=False)
 class TaskVariance:
-    """Variance of each unit in each rule (or each period of each rule).
+    """Variance of each unit in each rule, or in each period of each rule.
 
     Attributes
     ----------
     variance : (n_networks, n_units, n_columns), float64
     columns : tuple of str
-        Rules, or ``"rule period"``.
+        Names of the columns: ``"rule"``, or ``"rule period"``.
     """
 
     variance: np.ndarray
     columns: tuple[str, ...]
 
     def of(self, column: str) -> np.ndarray:
-        """Variances in one rule, (n_networks, n_units)."""
+        """Variance in one column, (n_networks, n_units); raises a `MultitaskError` if there is no such column."""
         if column not in self.columns:
             raise unknown("column of the task variance", column, self.columns)
         return self.variance[..., self.columns.index(column)]
 
-    def to_xarray(self) -> xr.DataArray:
+    def to_xarray(self) -> "xr.DataArray":
         """The variances with the axes ``network``, ``unit`` and ``rule``."""
+        import xarray as xr
+
         return xr.DataArray(self.variance, dims=("network", "unit", "rule"), coords={"rule": list(self.columns)})
 
 
@@ -167,11 +195,20 @@ def task_variance(
     Parameters
     ----------
     network : LeakyRNN
-    rules : names, at least one
+    rules : sequence of str, at least one
     by_period : bool
-        One column for each period after ``fix1`` of each rule, instead of one for the rule.
+        Return one column for each period after ``fix1`` of each rule, instead of one column for each rule.
     mode, n_trials
-        Where the conditions come from, as in `generate_trials`; the fixed grid by default, as in the paper.
+        Conditions of the trials, as in `generate_trials`. The default is the fixed grid, as in Yang et al. (2019).
+
+    Returns
+    -------
+    TaskVariance
+
+    Raises
+    ------
+    MultitaskError
+        If ``rules`` is empty or contains an unknown rule.
     """
     check_rules(rules)
     columns: dict[str, np.ndarray] = {}
@@ -194,9 +231,25 @@ def variance_over_trials(hidden: Tensor) -> np.ndarray:
 
 
 def fractional_variance(variance: TaskVariance, a: str, b: str) -> list[np.ndarray]:
-    """FTV(a, b) = (v_a - v_b) / (v_a + v_b) of the units of each network that are active in the pair, in [-1, 1].
+    """Fractional task variance FTV(a, b) = (v_a - v_b) / (v_a + v_b) of the active units of each network.
 
-    A unit is active if v_a + v_b > 1e-3; networks differ in how many are.
+    A unit is active if v_a + v_b > 1e-3.
+
+    Parameters
+    ----------
+    variance : TaskVariance
+    a, b : str
+        Names of two columns.
+
+    Returns
+    -------
+    list of ndarray, (n_active,) each, in [-1, 1]
+        One array per network; the number of active units differs between networks.
+
+    Raises
+    ------
+    MultitaskError
+        If there is no such column.
     """
     v_a, v_b = variance.of(a), variance.of(b)
     return [(x - y)[x + y > ACTIVE] / (x + y)[x + y > ACTIVE] for x, y in zip(v_a, v_b, strict=True)]
@@ -207,19 +260,21 @@ def fractional_variance(variance: TaskVariance, a: str, b: str) -> list[np.ndarr
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Active units of one network, sorted by cluster; clusters are sorted by the rule in which they vary most.
+    """Clusters of the active units of one network.
+
+    Units are sorted by cluster. Clusters are sorted by the rule in which their variance is largest.
 
     Attributes
     ----------
     units : (n_active,), int
-        Numbers of the units in the network.
+        Indices of the units in the network.
     labels : (n_active,), int
-        Cluster of each, 0, 1, ... in order.
+        Cluster of each unit, in ascending order from 0.
     profiles : (n_active, n_columns)
-        Task variance of each, divided by its largest.
+        Task variance of each unit, divided by its largest value.
     columns : tuple of str
     silhouettes : dict of number of clusters -> mean silhouette
-        Of every number tried.
+        For every number of clusters that was tried.
     """
 
     units: np.ndarray
@@ -230,6 +285,7 @@ class Clusters:
 
     @property
     def n_clusters(self) -> int:
+        """Number of clusters."""
         return int(self.labels.max()) + 1
 
     def by_rule(self) -> np.ndarray:
@@ -237,61 +293,67 @@ class Clusters:
         return np.stack([self.profiles[self.labels == k].mean(0) for k in range(self.n_clusters)])
 
     def typical_units(self) -> np.ndarray:
-        """The unit of each cluster whose profile is nearest to the cluster's mean, (n_clusters,), int."""
+        """Index of the unit nearest to the mean profile of each cluster, (n_clusters,), int."""
         distances = np.linalg.norm(self.profiles - self.by_rule()[self.labels], axis=-1)
         members = [np.flatnonzero(self.labels == k) for k in range(self.n_clusters)]
         return self.units[[inside[distances[inside].argmin()] for inside in members]]
 
     def masks(self, n_units: int) -> np.ndarray:
-        """Which of a network's units belong to each cluster, (n_clusters, n_units), bool."""
+        """Members of each cluster among the ``n_units`` units of the network, (n_clusters, n_units), bool."""
         masks = np.zeros((self.n_clusters, n_units), dtype=bool)
         masks[self.labels, self.units] = True
         return masks
 
     def shuffled(self, generator: np.random.Generator) -> "Clusters":
-        """The same units in clusters of the same sizes, drawn at random: a control without any meaning."""
+        """The same units, assigned at random to clusters of the same sizes, as a control."""
         return replace(self, labels=generator.permutation(self.labels))
 
 
 def cluster_units(
     variance: TaskVariance, network: int = 0, *, n_clusters: int | None = None, seed: int = 0
 ) -> Clusters:
-    """Cluster the units of one network by their profiles of task variance (k-means, the best of 20 starts).
+    """Cluster the active units of one network by their task variance profiles (k-means, the best of 20 starts).
 
     Parameters
     ----------
     variance : TaskVariance
     network : int
-        Which network of the ensemble.
+        Index of the network in the ensemble.
     n_clusters : int >= 2, or None
-        None takes the number with the largest mean silhouette, of 2 to 29 (as far as there are units, and distinct
-        profiles, for it).
+        Number of clusters. None chooses the number from 2 to 29 with the largest mean silhouette. The range ends
+        earlier if there are fewer units or distinct profiles.
     seed : int
-        Of the starts of k-means.
+        Seed of k-means.
+
+    Returns
+    -------
+    Clusters
 
     Raises
     ------
     MultitaskError
-        Fewer than three active units, or fewer than two distinct profiles: nothing to cluster.
+        If the network does not exist, has fewer than three active units or fewer than two distinct profiles, or if
+        ``n_clusters`` is out of range.
     """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
     if not 0 <= network < len(variance.variance):
         raise MultitaskError(
-            f"network = {network} does not exist: the ensemble has {len(variance.variance)}, counted from 0"
+            f"network = {network} does not exist: the ensemble has {len(variance.variance)} networks, counted from 0"
         )
     units = np.flatnonzero(variance.variance[network].sum(-1) > ACTIVE)
     profiles = variance.variance[network, units]
     profiles = profiles / profiles.max(-1, keepdims=True)
-    # finer differences than 1e-6 are rounding of equal profiles: hidden states are float32
+    # profiles that differ by less than 1e-6 are equal up to rounding: hidden states are float32
     n_most = min(MOST_CLUSTERS, len(units) - 1, len(np.unique(profiles.round(6), axis=0)))
     if n_most < 2:
         raise MultitaskError(
-            f"network {network} has {len(units)} active units (task variances that sum to more than {ACTIVE:g}), "
-            f"too few or too alike to cluster: at least three units with two distinct profiles are needed"
+            f"network {network} has {len(units)} active units (task variances that sum to more than {ACTIVE:g}): "
+            f"clustering requires at least three active units with two distinct profiles"
         )
     if n_clusters is not None and not 2 <= n_clusters <= n_most:
-        raise MultitaskError(
-            f"n_clusters = {n_clusters!r} does not fit the units of network {network}: choose 2 to {n_most}"
-        )
+        raise MultitaskError(f"n_clusters = {n_clusters!r}: must be between 2 and {n_most} for network {network}")
     tried = range(2, n_most + 1) if n_clusters is None else [n_clusters]
     labels = {k: KMeans(k, n_init=20, random_state=seed).fit_predict(profiles) for k in tried}
     silhouettes = {k: float(silhouette_score(profiles, labels[k])) for k in tried}
@@ -308,19 +370,30 @@ SAME = 1e-3  # rad; directions are float32 sums of multiples of pi
 
 
 def matched_distance(a: Tensor, b: Tensor, directions_a: Tensor, directions_b: Tensor) -> np.ndarray:
-    """Mean distance between states of trials with the same direction, (n_networks,): small where the direction is what
-    the states of both hold.
+    """Mean distance between states of two sets of trials with the same direction.
+
+    It is small if both sets of states represent this direction alike.
 
     Parameters
     ----------
-    a, b : (n_networks, n_trials_a, n_units), (n_networks, n_trials_b, n_units)
-        States of two sets of trials, such as the last of a delay under two rules.
-    directions_a, directions_b : (n_trials_a,), (n_trials_b,), rad
-        Of the stimuli, or of the responses, or of whatever should match.
+    a, b : Tensor, (n_networks, n_trials_a, n_units) and (n_networks, n_trials_b, n_units)
+        States, such as the last states of the delay under two rules.
+    directions_a, directions_b : Tensor, (n_trials_a,) and (n_trials_b,), rad
+        Directions to match, such as those of stimuli or of responses.
+
+    Returns
+    -------
+    ndarray, (n_networks,)
+        Euclidean distance.
+
+    Raises
+    ------
+    MultitaskError
+        If no direction occurs in both sets.
     """
     same = circular_distance(directions_a[:, None], directions_b[None]) < SAME
     if not same.any():
-        raise MultitaskError("no direction is in both sets of trials: choose trials of the same grid")
+        raise MultitaskError("no direction occurs in both sets of trials: use trials of the same grid")
     return torch.cdist(a.double(), b.double())[:, same].mean(1).cpu().numpy()
 
 
@@ -329,16 +402,17 @@ def matched_distance(a: Tensor, b: Tensor, directions_a: Tensor, directions_b: T
 
 @dataclass(frozen=True, eq=False)
 class PrincipalComponents:
-    """Hidden states on the axes along which they vary most, for each network on its own.
+    """Principal components of the hidden states of each network.
 
     Attributes
     ----------
     scores : Tensor, (n_networks, n_trials, n_times, n_components)
     axes : Tensor, (n_networks, n_units, n_components)
-        Orthonormal columns; the largest entry of each is positive.
+        Orthonormal columns; the entry of largest magnitude of each is positive.
     mean : Tensor, (n_networks, n_units)
+        Mean state, subtracted before projection.
     explained : Tensor, (n_networks, n_components)
-        Share of the variance.
+        Fraction of the variance, in [0, 1].
     """
 
     scores: Tensor
@@ -347,7 +421,7 @@ class PrincipalComponents:
     explained: Tensor
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Other states on the same axes: (n_networks, n_trials, n_times, n_units) -> (..., n_components)."""
+        """Project other states on the same axes: (n_networks, n_trials, n_times, n_units) -> (..., n_components)."""
         centred = hidden.to(self.axes) - self.mean[:, None, None]
         return torch.einsum("ebtn,enk->ebtk", centred, self.axes)
 
@@ -357,18 +431,29 @@ def principal_components(hidden: Tensor, n_components: int = 3) -> PrincipalComp
 
     Parameters
     ----------
-    hidden : (n_networks, n_trials, n_times, n_units)
+    hidden : Tensor, (n_networks, n_trials, n_times, n_units)
         ``activity.hidden``, or a part of it such as ``activity.during("stim1")``.
-    n_components : int, at most the number of units
+    n_components : int in [1, n_units]
+
+    Returns
+    -------
+    PrincipalComponents
+
+    Raises
+    ------
+    MultitaskError
+        If ``n_components`` is out of range, or if the states of a network do not vary.
     """
     if not 1 <= n_components <= hidden.shape[-1]:
-        raise MultitaskError(f"n_components = {n_components} does not fit {hidden.shape[-1]} units")
+        raise MultitaskError(
+            f"n_components = {n_components}: must be between 1 and {hidden.shape[-1]}, the number of units"
+        )
     states = hidden.double().flatten(1, 2)  # (network, sample, unit)
     mean = states.mean(1)
     centred = states - mean[:, None]
     variances, axes = torch.linalg.eigh(centred.mT @ centred / states.shape[1])  # ascending
     if not (variances.sum(-1) > 0).all():
-        raise MultitaskError("hidden states do not vary: there are no components")
+        raise MultitaskError("hidden states do not vary, so there are no principal components")
     axes = axes.flip(-1)[..., :n_components]
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     axes = axes * largest.sign()

@@ -1,59 +1,62 @@
 """Slow points of a trained network, and the linear dynamics around them.
 
-Under a constant input x the network without noise is a map h' = F(h). Its slow points are the local minima of
+Under a constant input x and without noise, the network is a map h' = F(h). Its slow points are the local minima of
 
     q(h) = 1/2 |F(h) - h|^2
 
-(Sussillo and Barak 2013, Neural Computation 25, 626-649): fixed points where q = 0, ghosts and slow passages where it
-is merely small. They are found from many starts at once by damped Newton steps for least squares (Levenberg 1944,
-Marquardt 1963): with r = F(h) - h and A = dF/dh - I,
+(Sussillo and Barak 2013, Neural Computation 25, 626-649). Where q = 0 they are fixed points, otherwise states that
+change slowly. The search starts from many states and uses damped Newton steps for least squares (Levenberg 1944,
+Marquardt 1963). With r = F(h) - h and A = dF/dh - I,
 
-    (A^T A + damping I) step = -A^T r,
+    (A^T A + damping I) step = -A^T r.
 
-where each point lowers its damping after a step that lowered q, and raises it after one that did not. A relu network
-has kinks, where the search may end a little above the minimum.
+The damping of each state is decreased after a step that lowers q, and increased otherwise. At the kinks of a relu
+network, the search may end slightly above the minimum.
 
-Near a point h* the network is linear, h' - h* = J (h - h*). The mode of an eigenvalue z of J = dF/dh decays, if
-|z| < 1, with the time constant -dt / ln |z|, and turns with the frequency angle(z) / (2 pi dt). `perturbed` lets the
-network itself show these modes.
+Near a fixed point h* the network is linear, h' - h* = J (h - h*), with J = dF/dh. The mode of an eigenvalue z of J
+decays, if |z| < 1, with the time constant -dt / ln |z|, and oscillates with the frequency angle(z) / (2 pi dt).
+`perturbed` simulates the network close to its slow points, where these modes can be observed.
 """
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from scipy.linalg import schur
 from torch import Tensor
 
-from multitask.network import LeakyRNN, check_number
-from multitask.trials import MultitaskError, check_whole
+from multitask.network import LeakyRNN
+from multitask.trials import MultitaskError, check_number, check_whole
 
-FIXED = 1e-20  # q of a fixed point, up to rounding in float64: |F(h) - h| < 1.4e-10
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIXED = 1e-20  # points with smaller q are fixed points up to rounding in float64: |F(h) - h| < 1.4e-10
 
 
 @dataclass(frozen=True, eq=False)
 class FixedPoints:
-    """Slow points of an ensemble, those of each network in order of speed, slowest first.
+    """Slow points of an ensemble, sorted by network and then by speed, slowest first.
 
     Attributes
     ----------
     hidden : Tensor, (n_points, n_units), float64
+        States of the points.
     network : Tensor, (n_points,), int
-        The network each belongs to.
+        Index of the network of each point.
     q : Tensor, (n_points,)
         1/2 |F(h) - h|^2.
     jacobian : Tensor, (n_points, n_units, n_units)
-        J, entry (i, j) being d h'_i / d h_j.
+        J with the entries (i, j) d h'_i / d h_j.
     eigenvalues : Tensor, (n_points, n_units), complex
-        Of J, largest modulus first.
+        Eigenvalues of J, largest modulus first.
     n_visits : Tensor, (n_points,), int
-        Starts that ended there.
+        Number of starts that ended at the point.
     n_lost : int
-        Starts that ended at a faster point than asked for, or had not settled in time.
+        Number of starts that ended at a point that is too fast, or did not converge.
     dt : float, ms
+        Length of a time step.
     """
 
     hidden: Tensor
@@ -67,50 +70,73 @@ class FixedPoints:
 
     @property
     def fixed(self) -> Tensor:
-        """Which points are fixed points, (n_points,), bool; the others are slow."""
+        """Which points are fixed points, (n_points,), bool."""
         return self.q < FIXED
 
     @property
     def n_unstable(self) -> Tensor:
-        """Eigenvalues outside the unit circle, (n_points,), int: 0 for an attractor, 1 for a saddle between two."""
+        """Number of eigenvalues outside the unit circle, (n_points,), int; 0 for an attractor."""
         return (self.eigenvalues.abs() > 1).sum(-1)
 
     @property
     def time_constants(self) -> Tensor:
-        """-dt / ln |z|, ms, (n_points, n_units): negative for growth, infinite along a line of fixed points."""
+        """-dt / ln |z| in ms, (n_points, n_units); negative for growing modes, infinite on a line of fixed points."""
         return -self.dt / self.eigenvalues.abs().log()
 
     @property
     def frequencies(self) -> Tensor:
-        """Of the turning, Hz, (n_points, n_units), of either sign."""
+        """Frequencies of the modes in Hz, (n_points, n_units), of either sign."""
         return 1000 * self.eigenvalues.angle() / (2 * torch.pi * self.dt)
 
     def subset(self, which: Tensor) -> "FixedPoints":
-        """Some of the points, by index or by a mask, such as ``points.subset(points.fixed)``."""
+        """Some of the points, by indices or by a mask such as ``points.fixed``."""
         own: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         kept = {name: value[which] for name, value in own.items() if isinstance(value, Tensor)}
         return FixedPoints(**own | kept)
 
     def separable(self, rank: int) -> Tensor:
-        """Which points have ``rank`` modes slower than all others, no pair of conjugates cut in two, (n_points,)."""
+        """Which points have ``rank`` modes that are slower than all others.
+
+        A pair of conjugate eigenvalues has equal moduli and cannot be separated.
+
+        Parameters
+        ----------
+        rank : int in [1, n_units)
+
+        Returns
+        -------
+        Tensor, (n_points,), bool
+        """
         self._check_rank(rank)
         moduli = self.eigenvalues.abs()
         return moduli[:, rank - 1] > (1 + 1e-9) * moduli[:, rank]
 
     def slow_jacobian(self, rank: int) -> Tensor:
-        """J on the invariant subspace of its ``rank`` slowest modes, (n_points, rank, rank), in orthonormal coordinates
-        of that subspace: what an operator of this rank can know of it.
+        """J restricted to the invariant subspace of its slowest modes, in orthonormal coordinates of that subspace.
+
+        This is the part of J that an operator of this rank can represent.
+
+        Parameters
+        ----------
+        rank : int in [1, n_units)
+            Number of modes.
+
+        Returns
+        -------
+        Tensor, (n_points, rank, rank)
 
         Raises
         ------
         MultitaskError
-            A point at which the modes cannot be told apart there (see `separable`).
+            If the modes of a point are not separable at this rank (see `separable`).
         """
+        from scipy.linalg import schur
+
         together = ~self.separable(rank)
         if together.any():
             raise MultitaskError(
-                f"rank = {rank} cuts between modes of equal modulus at {int(together.sum())} of {len(together)} "
-                f"points, first at point {int(together.nonzero()[0])}; take points.subset(points.separable({rank}))"
+                f"rank = {rank} splits modes of equal modulus at {int(together.sum())} of {len(together)} points, "
+                f"first at point {int(together.nonzero()[0])}: use points.subset(points.separable({rank}))"
             )
         limits = self.eigenvalues.abs()[:, rank - 1 : rank + 1].mean(-1)
         blocks = [
@@ -122,10 +148,12 @@ class FixedPoints:
     def _check_rank(self, rank: int) -> None:
         check_whole("rank", rank, 1)
         if rank >= self.hidden.shape[1]:
-            raise MultitaskError(f"rank = {rank}: must be below the {self.hidden.shape[1]} units")
+            raise MultitaskError(f"rank = {rank}: must be less than the number of units, {self.hidden.shape[1]}")
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row a point, with ``time_constant`` (ms) and ``frequency`` (Hz) of the leading mode."""
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row per point, with ``time_constant`` (ms) and ``frequency`` (Hz) of the slowest mode."""
+        import pandas as pd
+
         return pd.DataFrame(
             {
                 "network": self.network.cpu().numpy(),
@@ -153,17 +181,17 @@ def find_fixed_points(
     Parameters
     ----------
     network : LeakyRNN
-    inputs : (n_inputs,)
-        What the network sees all the time, such as ``activity.batch.inputs[trial, step]``.
-    starts : (n_networks, n_starts, n_units)
-        Where the search begins, such as ``activity.during("delay1").flatten(1, 2)``: many, since each ends at one point
-        only.
+    inputs : Tensor, (n_inputs,)
+        The constant input, such as ``activity.batch.inputs[trial, step]``.
+    starts : Tensor, (n_networks, n_starts, n_units)
+        Initial states of the search, such as ``activity.during("delay1").flatten(1, 2)``. Use many, since each start
+        finds only one point.
     slowest : float > 0
-        Largest q of a slow point; 1e-4 is a state that moves by 0.014 a step.
+        Maximum q of a slow point. With 1e-4 a state moves by 0.014 per time step.
     apart : float > 0
-        Points nearer to each other than this are one.
+        Points with a smaller distance are regarded as the same point.
     max_steps : int >= 1
-        Steps of the search.
+        Maximum number of steps of the search.
 
     Returns
     -------
@@ -173,14 +201,14 @@ def find_fixed_points(
     Raises
     ------
     MultitaskError
-        Shapes that do not fit, starts that are not finite, limits that are not positive.
+        If shapes do not fit, starts are not finite, or limits are not positive.
     """
     n_networks, n_units = network.n_networks, network.parameters.n_rnn
     _check_input(network, inputs)
     if starts.dim() != 3 or len(starts) != n_networks or starts.shape[2] != n_units or starts.shape[1] == 0:
-        raise MultitaskError(f"starts have shape {tuple(starts.shape)}: needed is ({n_networks}, n_starts, {n_units})")
+        raise MultitaskError(f"starts have shape {tuple(starts.shape)}: must be ({n_networks}, n_starts, {n_units})")
     if not starts.isfinite().all():
-        raise MultitaskError(f"starts are not finite: network {int((~starts.isfinite()).nonzero()[0, 0])}")
+        raise MultitaskError(f"starts of network {int((~starts.isfinite()).nonzero()[0, 0])} are not finite")
     for name, limit in (("slowest", slowest), ("apart", apart), ("max_steps", max_steps)):
         if not limit > 0:
             raise MultitaskError(f"{name} = {limit!r}: must be positive")
@@ -223,28 +251,30 @@ def perturbed(
     size: float = 1e-6,
     seed: int = 0,
 ) -> Tensor:
-    """States of the networks, without noise, pushed off their slow points in random directions.
+    """Simulate networks from states near their slow points, without noise.
 
-    Trials come in pairs pushed to opposite sides: their mean is the course from the point itself, but for the second
-    order in ``size``, and what deviates from it follows J. At a fixed point an operator fitted to these states has the
-    eigenvalues of J. One of low rank has the slow ones, once the first ten time constants of a unit are left out, in
-    which all that is fast dies away; fitted to the whole, its few directions mix slow and fast. Slow points that are
-    not fixed drift, a relu network over kinks where J is another.
+    Trials start from pairs of states h* + d and h* - d with random directions d. The mean of a pair follows the
+    trajectory from h* itself (up to second order in ``size``), and deviations from it follow J. At a fixed point, an
+    operator fitted to these states has the eigenvalues of J. An operator of low rank has the slow eigenvalues if the
+    first ten time constants of a unit are left out, in which fast modes decay; otherwise it mixes slow and fast modes.
+    Slow points that are not fixed points drift, and a relu network may then cross kinks, beyond which J is different.
 
     Parameters
     ----------
-    network, inputs
-        As for `find_fixed_points`.
+    network : LeakyRNN
     points : FixedPoints
-        Of this network under these inputs.
-    n_trials : int, even
-        2 n_rnn span all directions.
+        Slow points of this network under these inputs.
+    inputs : Tensor, (n_inputs,)
+        The constant input, as in `find_fixed_points`.
+    n_trials : int, even, >= 2
+        Number of trials at each point. 2 n_rnn trials span all directions.
     n_times : int >= 1
-        Samples of a trial, the first of them just pushed.
+        Number of time steps of a trial, including the initial state.
     size : float > 0
-        Length of the push. Small enough that no relu unit crosses its kink, and far above the rounding of float64.
+        Distance of the initial states from the point. Choose it small enough that no relu unit crosses its kink, and
+        much larger than rounding errors of float64.
     seed : int >= 0
-        The directions, uniform, are the same at all points.
+        Seed of the directions, which are uniform and the same at all points.
 
     Returns
     -------
@@ -254,21 +284,22 @@ def perturbed(
     Raises
     ------
     MultitaskError
-        No points or those of another network, an odd number of trials, or a size that is not positive.
+        If there are no points, points do not fit the network, ``n_trials`` is odd, or another argument is out of range.
     """
     n_units = network.parameters.n_rnn
     if points.hidden.shape[1] != n_units or bool((points.network >= network.n_networks).any()):
         raise MultitaskError(
-            f"points are {points.hidden.shape[1]} units of networks {sorted(set(points.network.tolist()))}: they do "
-            f"not belong to {network.n_networks} networks of {n_units} units, counted from 0"
+            f"points have {points.hidden.shape[1]} units and belong to networks "
+            f"{sorted(set(points.network.tolist()))}, but the ensemble has {network.n_networks} networks of {n_units} "
+            f"units, counted from 0"
         )
     if not len(points.hidden):
-        raise MultitaskError("points are none: there is nothing to push the networks off")
+        raise MultitaskError("points is empty: give at least one point")
     _check_input(network, inputs)
     for name, value, least in (("n_trials", n_trials, 2), ("n_times", n_times, 1), ("seed", seed, 0)):
         check_whole(name, value, least)
     if n_trials % 2:
-        raise MultitaskError(f"n_trials = {n_trials}: must be even, since pushes come in opposite pairs")
+        raise MultitaskError(f"n_trials = {n_trials}: must be even, since trials start in pairs on opposite sides")
     check_number("size", size, above=0)
     generator = torch.Generator().manual_seed(seed)
     push = torch.randn(n_trials // 2, n_units, generator=generator, dtype=torch.float64)
@@ -283,7 +314,7 @@ def perturbed(
 def _check_input(network: LeakyRNN, inputs: Tensor) -> None:
     n_inputs = network.parameters.n_input
     if inputs.shape != (n_inputs,):
-        raise MultitaskError(f"inputs have shape {tuple(inputs.shape)}: one constant input ({n_inputs},) is needed")
+        raise MultitaskError(f"inputs have shape {tuple(inputs.shape)}: must be one constant input, ({n_inputs},)")
 
 
 def _q(network: LeakyRNN, inputs: Tensor, hidden: Tensor) -> Tensor:
@@ -292,7 +323,7 @@ def _q(network: LeakyRNN, inputs: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _descend(network: LeakyRNN, inputs: Tensor, hidden: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
-    """Minima of q below the starts of one network, and which have settled: q = 0, or no step lowers it."""
+    """Minima of q from the starts of one network, and which have converged: q = 0, or no step lowers q."""
     eye = torch.eye(hidden.shape[-1], dtype=hidden.dtype, device=hidden.device)
     damping = torch.full_like(hidden[:, 0], 1e-3)
     q = _q(network, inputs, hidden)
@@ -314,7 +345,7 @@ def _descend(network: LeakyRNN, inputs: Tensor, hidden: Tensor, max_steps: int) 
 
 
 def _distinct(points: Tensor, q: Tensor, apart: float) -> tuple[Tensor, Tensor]:
-    """Indices of points that differ, slowest first, and how many of all points each stands for."""
+    """Indices of distinct points, slowest first, and the number of points that each one represents."""
     order = q.argsort(dim=0, stable=True)
     near = torch.cdist(points[order], points[order]) < apart
     left = torch.ones(len(points), dtype=torch.bool, device=points.device)

@@ -1,17 +1,17 @@
-"""What a network can no longer do without some of its units.
+"""Performance of a network after lesions of clusters of units.
 
-A lesion of a cluster silences all its units; its cost in a rule is the performance that is lost. Clusters of the same
-sizes drawn at random from the same units are the control: they tell what the number of units alone costs. All lesions
-of a network are evaluated as one ensemble, on the same trials.
+The lesion of a cluster silences all its units. Its cost in a rule is the decrease in performance. As a control,
+clusters of the same sizes are drawn at random from the same units; they show the effect of the number of units alone.
+All lesions of a network are evaluated as one ensemble on the same trials.
 
 Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306; the controls are ours.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from multitask.activity import Clusters
@@ -19,22 +19,25 @@ from multitask.evaluation import evaluate
 from multitask.network import LeakyRNN
 from multitask.trials import MultitaskError, check_whole
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True, eq=False)
 class Lesions:
-    """Performance lost by silencing the clusters of one network.
+    """Decrease in performance after lesions of the clusters of one network.
 
     Attributes
     ----------
     rules : tuple of str
     sizes : (n_clusters,), int
-        Units silenced.
+        Number of units in each cluster.
     intact : (n_rules,)
-        Performance of the whole network, in [0, 1].
+        Performance of the intact network, in [0, 1].
     cost : (n_clusters, n_rules)
-        Performance of the whole network less that without the cluster.
+        Performance of the intact network minus performance without the cluster.
     control : (n_controls, n_clusters, n_rules)
-        The same for as many units drawn at random from all clusters.
+        The same for equally many units drawn at random from all clusters.
     """
 
     rules: tuple[str, ...]
@@ -43,8 +46,10 @@ class Lesions:
     cost: np.ndarray
     control: np.ndarray
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row a cluster and rule: ``cluster``, ``n_units``, ``rule``, ``cost``, and the mean ``control``."""
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row per cluster and rule: ``cluster``, ``n_units``, ``rule``, ``cost``, and the mean ``control``."""
+        import pandas as pd
+
         cluster, rule = np.indices(self.cost.shape)
         return pd.DataFrame(
             {
@@ -69,21 +74,34 @@ def lesion_clusters(
     loss: str = "lsq",
     seed: int = 0,
 ) -> Lesions:
-    """Silence the clusters of one network in turn, and measure what that costs in each rule.
+    """Silence the clusters of one network one at a time, and measure the decrease in performance in each rule.
 
     Parameters
     ----------
-    network : LeakyRNN of one network, such as ``ensemble.subset([0])``
-    clusters : Clusters of its units
-    rules : names, at least one
+    network : LeakyRNN
+        An ensemble of one network, such as ``ensemble.subset([0])``.
+    clusters : Clusters
+        Clusters of its units.
+    rules : sequence of str, at least one
     n_controls : int >= 1
-        Random groups of units for each cluster.
-    n_trials, noise, easiness, loss, seed
-        As in `evaluate`; the controls are drawn with ``seed`` too.
+        Number of random clusters for each cluster.
+    n_trials, noise, easiness, loss
+        As in `evaluate`.
+    seed : int >= 0
+        Seed of the trials and of the random clusters.
+
+    Returns
+    -------
+    Lesions
+
+    Raises
+    ------
+    MultitaskError
+        If the ensemble has more than one network, or if another argument is out of range.
     """
     if network.n_networks != 1:
         raise MultitaskError(
-            f"network is an ensemble of {network.n_networks}, but clusters belong to one: pass network.subset([0])"
+            f"network is an ensemble of {network.n_networks}, but clusters belong to one: use network.subset([0])"
         )
     check_whole("n_controls", n_controls, 1)
     generator, n_units = np.random.default_rng(seed), network.parameters.n_rnn

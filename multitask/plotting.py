@@ -1,6 +1,6 @@
-"""Trials, units, clusters, choices and learning on axes.
+"""Plots of trials, units, clusters, choices and learning.
 
-Computes nothing and saves nothing: axes and a result go in, the axes come back.
+Each function draws a result on given axes and returns the axes. It saves nothing.
 """
 
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ from multitask.tasks import TASKS
 from multitask.trials import N_PER_RING, MultitaskError, TrialBatch
 
 HEAT = "magma"
-CIRCLE = sns.color_palette("husl", as_cmap=True)  # directions: the colours close the circle
+CIRCLE = sns.color_palette("husl", as_cmap=True)  # cyclic colour map for directions
 DIRECTIONS = Normalize(0, 2 * np.pi)
 Colour = tuple[float, float, float]
 
 
 def title_of(column: str) -> str:
-    """A rule as it is called in figures, with the period behind it if there is one."""
+    """Title of a rule in figures, or of a column ``"rule period"`` with the period after the title."""
     rule, *period = column.split(" ")
     return " ".join([TASKS[rule].title if rule in TASKS else rule, *period])
 
 
 def rule_colours(rules: Sequence[str]) -> dict[str, Colour]:
-    """A colour for each rule, to be the same in all figures that show these rules."""
+    """A colour for each rule. The same sequence of rules always has the same colours."""
     return dict(zip(rules, sns.color_palette("tab10" if len(rules) <= 10 else "tab20", len(rules)), strict=True))
 
 
@@ -48,15 +48,26 @@ def cluster_colours(n_clusters: int) -> list[Colour]:
 def plot_trial(
     axes: Sequence[Axes], batch: TrialBatch, trial: int = 0, outputs: Tensor | None = None
 ) -> Sequence[Axes]:
-    """One trial over time: fixation, a heat map for each ring, the target ring, and the output ring if there are
-    outputs.
+    """Plot one trial over time: fixation, input rings, target ring and, if given, output ring.
 
     Parameters
     ----------
-    axes : one for fixation, one for each input ring, one for the target and, with ``outputs``, one for the output
+    axes : sequence of Axes
+        One for fixation, one for each input ring, one for the target and, with ``outputs``, one for the output.
     batch : TrialBatch
     trial : int
-    outputs : (n_trials, n_times, 33), of one network, such as ``activity.outputs[0]``
+        Index of the trial.
+    outputs : Tensor, (n_trials, n_times, 33), optional
+        Outputs of one network, such as ``activity.outputs[0]``.
+
+    Returns
+    -------
+    sequence of Axes
+
+    Raises
+    ------
+    MultitaskError
+        If the number of axes is wrong.
     """
     n_rings = (batch.inputs.shape[-1] - 1) // N_PER_RING
     rings = batch.inputs[trial, :, 1 : 1 + n_rings * N_PER_RING].cpu().unflatten(1, (n_rings, N_PER_RING)).unbind(1)
@@ -65,7 +76,7 @@ def plot_trial(
     if outputs is not None:
         panels["output"] = outputs[trial, :, 1:].detach().cpu()
     if len(axes) != 1 + len(panels):
-        raise MultitaskError(f"a trial of {batch.rule!r} needs {1 + len(panels)} axes, but {len(axes)} came")
+        raise MultitaskError(f"axes has {len(axes)} axes: a trial of {batch.rule!r} requires {1 + len(panels)}")
     time = batch.dt * np.arange(batch.n_times)
     axes[0].plot(time, batch.inputs[trial, :, 0].cpu(), label="cue", color="0.6")
     axes[0].plot(time, batch.targets[trial, :, 0].cpu(), label="target", color="black", linestyle="--")
@@ -94,10 +105,24 @@ def plot_units(
     colours: Sequence[Colour | str] | None = None,
     n_lines: int = 100,
 ) -> np.ndarray:
-    """Hidden states of units (rows) in rules (columns), a line a trial in the colour of its (first) direction.
+    """Plot hidden states of units (rows) in rules (columns), one line per trial, coloured by its (first) direction.
 
-    ``colours`` are those of the units' names, such as those of their clusters. Of more than ``n_lines`` trials, so many
-    are shown, evenly spread.
+    Parameters
+    ----------
+    axes : ndarray of Axes, len(units) * len(activities) of them
+    activities : sequence of Activity
+    units : sequence of int
+        Indices of the units.
+    network : int
+        Index of the network.
+    colours : sequence of colours, optional
+        Colour of the label of each unit, such as the colour of its cluster.
+    n_lines : int >= 1
+        Maximum number of trials shown; they are evenly spaced among all trials.
+
+    Returns
+    -------
+    ndarray of Axes
     """
     grid = np.asarray(axes).reshape(len(units), len(activities))
     for column, activity in enumerate(activities):
@@ -123,8 +148,17 @@ def plot_units(
 
 
 def plot_task_variance(ax: Axes, clusters: Clusters) -> Axes:
-    """Profiles of all active units (columns), sorted by cluster, over the rules (rows); the clusters in their colours
-    below."""
+    """Plot the profiles of all active units (columns, sorted by cluster) over the rules (rows).
+
+    Parameters
+    ----------
+    ax : Axes
+    clusters : Clusters
+
+    Returns
+    -------
+    Axes
+    """
     image = ax.imshow(clusters.profiles.T, aspect="auto", cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
     borders = np.flatnonzero(np.diff(clusters.labels)) + 0.5
     ax.vlines(borders, -0.5, len(clusters.columns) - 0.5, color="white", linewidth=1)
@@ -142,23 +176,54 @@ def plot_task_variance(ax: Axes, clusters: Clusters) -> Axes:
 
 
 def plot_clusters_by_rule(ax: Axes, clusters: Clusters, bar: bool = True) -> Axes:
-    """Mean profile of each cluster (columns) over the rules (rows); without ``bar`` no colour bar."""
+    """Plot the mean profile of each cluster (columns) over the rules (rows).
+
+    Parameters
+    ----------
+    ax : Axes
+    clusters : Clusters
+    bar : bool
+        Whether to add a colour bar.
+
+    Returns
+    -------
+    Axes
+    """
     label = "mean normalised\ntask variance" if bar else ""
     return _by_cluster(ax, clusters.by_rule(), clusters.columns, label, HEAT, (0, 1))
 
 
 def plot_lesions(ax: Axes, cost: np.ndarray, rules: Sequence[str], bar: bool = True) -> Axes:
-    """What the lesion of each cluster (columns) costs in each rule (rows); without ``bar`` no colour bar.
+    """Plot the decrease in performance after the lesion of each cluster (columns) in each rule (rows).
 
     Parameters
     ----------
-    cost : (n_clusters, n_rules), such as ``lesions.cost`` or ``lesions.control.mean(0)``
+    ax : Axes
+    cost : ndarray, (n_clusters, n_rules)
+        Such as ``lesions.cost`` or ``lesions.control.mean(0)``.
+    rules : sequence of str
+    bar : bool
+        Whether to add a colour bar.
+
+    Returns
+    -------
+    Axes
     """
     return _by_cluster(ax, cost, rules, "performance lost" if bar else "", "RdBu_r", (-1, 1))
 
 
 def plot_silhouettes(ax: Axes, clusters: Clusters) -> Axes:
-    """Mean silhouette over the numbers of clusters that were tried; the one in use has a ring."""
+    """Plot the mean silhouette over the number of clusters; a circle marks the number that is used.
+
+    Parameters
+    ----------
+    ax : Axes
+    clusters : Clusters
+
+    Returns
+    -------
+    Axes
+    """
     numbers, values = zip(*clusters.silhouettes.items(), strict=True)
     ax.plot(numbers, values, "o-", color="0.5", markersize=2, linewidth=0.8)
     used = clusters.n_clusters
@@ -168,9 +233,22 @@ def plot_silhouettes(ax: Axes, clusters: Clusters) -> Axes:
 
 
 def plot_fractional_variance(ax: Axes, fractions: Sequence[np.ndarray], a: str, b: str) -> Axes:
-    """Histogram of the fractional task variance of units: -1 those of rule b alone, 1 those of rule a alone.
+    """Plot a histogram of the fractional task variance of units.
 
-    Bars are the mean over networks (one array each, as of `fractional_variance`), lines the span from least to most.
+    Bars are means over networks, and lines show the range from smallest to largest.
+
+    Parameters
+    ----------
+    ax : Axes
+    fractions : sequence of ndarray, (n_active,) each
+        One array per network, from `fractional_variance`: 1 for units that vary only in rule ``a``, -1 for units that
+        vary only in rule ``b``.
+    a, b : str
+        The two rules.
+
+    Returns
+    -------
+    Axes
     """
     edges = np.linspace(-1, 1, 21)
     shares = np.stack([np.histogram(network, edges)[0] / max(len(network), 1) for network in fractions])
@@ -182,8 +260,22 @@ def plot_fractional_variance(ax: Axes, fractions: Sequence[np.ndarray], a: str, 
 
 
 def plot_psychometric(ax: Axes, curve: PsychometricCurve, label: str = "", colour: str | Colour = "black") -> Axes:
-    """Share of choices of the first stimulus over the coherence: mean over networks, with a band from the least to the
-    most."""
+    """Plot the fraction of choices of the first stimulus over the coherence.
+
+    The line is the mean over networks, and the band shows the range from smallest to largest.
+
+    Parameters
+    ----------
+    ax : Axes
+    curve : PsychometricCurve
+    label : str
+        Label for a legend.
+    colour : colour
+
+    Returns
+    -------
+    Axes
+    """
     share = curve.proportion
     ax.plot(curve.coherences, share.mean(0), "o-", color=colour, markersize=3, label=label)
     ax.fill_between(curve.coherences, share.min(0), share.max(0), color=colour, alpha=0.15, linewidth=0)
@@ -201,22 +293,35 @@ def plot_trajectories(
     network: int = 0,
     marker: str = "o",
 ) -> Axes:
-    """Trials on the first components of one network, each with a dot where it starts.
+    """Plot trials on the first principal components of one network, with a marker at the start of each trial.
 
     Parameters
     ----------
-    ax : flat axes for two components, axes with ``projection="3d"`` for three
+    ax : Axes
+        Two components are shown, or three on axes with ``projection="3d"``.
     components : PrincipalComponents
-    colours : one colour, or the direction of each trial, (n_trials,), rad
-    scores : (n_networks, n_trials, n_times, n_components), optional
-        Other states on the same axes, of ``components.project``.
+    colours : colour, or Tensor, (n_trials,), rad
+        One colour for all trials, or the direction of each trial.
+    scores : Tensor, (n_networks, n_trials, n_times, n_components), optional
+        Other states on the same components, from ``components.project``.
     network : int
-    marker : of the start
+        Index of the network.
+    marker : str
+        Marker at the start.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    MultitaskError
+        If there are too few components for the axes.
     """
     n = 3 if ax.name == "3d" else 2
     states = (components.scores if scores is None else scores)[network, :, :, :n].cpu().numpy()
     if states.shape[-1] < n:
-        raise MultitaskError(f"these axes show {n} components, but there are {states.shape[-1]}")
+        raise MultitaskError(f"ax shows {n} components, but there are only {states.shape[-1]}: increase n_components")
     each: Sequence[Any] = [colours] * len(states)
     if isinstance(colours, Tensor):
         each = list(ScalarMappable(DIRECTIONS, CIRCLE).to_rgba(colours.cpu().numpy()))
@@ -230,9 +335,22 @@ def plot_trajectories(
 
 
 def plot_slow_points(ax: Axes, points: FixedPoints, components: PrincipalComponents, network: int = 0) -> Axes:
-    """Slow points of one network on flat axes of its components: filled where all modes decay, open where one grows.
+    """Plot slow points of one network on its first two principal components.
 
-    ``components`` are those of the whole ensemble.
+    Markers are filled if all modes decay, and open if a mode grows.
+
+    Parameters
+    ----------
+    ax : Axes
+    points : FixedPoints
+    components : PrincipalComponents
+        Components of the whole ensemble.
+    network : int
+        Index of the network.
+
+    Returns
+    -------
+    Axes
     """
     of_network = points.network == network
     states = points.hidden[of_network]
@@ -244,7 +362,21 @@ def plot_slow_points(ax: Axes, points: FixedPoints, components: PrincipalCompone
 
 
 def plot_time_constants(ax: Axes, points: FixedPoints, n_modes: int = 12) -> Axes:
-    """Time constants of the leading modes at slow points, a dot each, dodged by network; open where the mode grows."""
+    """Plot the time constants of the slowest modes at slow points, side by side for the networks.
+
+    Markers are open if the mode grows.
+
+    Parameters
+    ----------
+    ax : Axes
+    points : FixedPoints
+    n_modes : int >= 1
+        Number of modes at each point.
+
+    Returns
+    -------
+    Axes
+    """
     times = points.time_constants[:, :n_modes].cpu().numpy()
     networks = points.network.cpu().numpy()
     n_networks = networks.max(initial=0) + 1
@@ -259,7 +391,22 @@ def plot_time_constants(ax: Axes, points: FixedPoints, n_modes: int = 12) -> Axe
 
 
 def plot_learning(ax: Axes, log: pd.DataFrame, value: str = "performance") -> Axes:
-    """A column of a training log, a line a rule: mean over networks, with a band from the worst to the best."""
+    """Plot a column of a training log over the steps, one line per rule.
+
+    Lines are means over networks, and bands show the range from smallest to largest.
+
+    Parameters
+    ----------
+    ax : Axes
+    log : DataFrame
+        ``log`` of a `Run`.
+    value : str
+        Column, such as "performance" or "loss".
+
+    Returns
+    -------
+    Axes
+    """
     colours = {title_of(rule): colour for rule, colour in rule_colours(list(dict.fromkeys(log["rule"]))).items()}
     named = log.assign(rule=log["rule"].map(title_of))
     sns.lineplot(named, x="step", y=value, hue="rule", errorbar=("pi", 100), palette=colours, ax=ax)
@@ -270,7 +417,7 @@ def plot_learning(ax: Axes, log: pd.DataFrame, value: str = "performance") -> Ax
 
 
 def plot_direction_wheel(ax: Axes) -> Axes:
-    """The colours of directions, on axes with ``projection="polar"``."""
+    """Plot the colours of directions on axes with ``projection="polar"``; returns the axes."""
     angles = np.linspace(0, 2 * np.pi, 181)
     ax.pcolormesh(angles, [0.6, 1], [(angles[1:] + angles[:-1]) / 2], cmap=CIRCLE, norm=DIRECTIONS)
     ax.set(ylim=(0, 1), yticks=[], xticks=np.pi / 2 * np.arange(4))
@@ -292,7 +439,7 @@ def _label_rules(ax: Axes, columns: Sequence[str]) -> None:
 def _by_cluster(
     ax: Axes, values: np.ndarray, columns: Sequence[str], label: str, cmap: str, limits: tuple[float, float]
 ) -> Axes:
-    """A matrix of clusters (columns, in their colours) and rules (rows)."""
+    """Heat map of clusters (columns, with coloured labels) and rules (rows)."""
     image = ax.imshow(values.T, aspect="auto", cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     _label_rules(ax, columns)
     ax.set_xticks(range(len(values)), [str(k + 1) for k in range(len(values))], fontsize="small")

@@ -1,18 +1,18 @@
-"""The recurrence of an ensemble of leaky networks over a whole batch of trials, with its gradient written by hand.
+"""Recurrence of an ensemble of leaky networks over a batch of trials, with a gradient written by hand.
 
     h_t = (1 - alpha) h_{t-1} + alpha f(z_t),    z_t = x_t W_in + h_{t-1} W_rec + noise_t,    h_0 = 0
     o_t = h_t W_out + b_out
 
-Whatever does not depend on h, the *drive* x W_in + noise of all steps, is one large matrix product before the loop.
-Autograd would record half a dozen operations a step and walk through each of them again; backpropagation through time
-by hand is shorter and faster. Let G_t be dL/dh_t over all paths, q_t and p_t what h_t and o_t receive directly, and
-e_t = G_t f'(z_t). Then, going back from G_{T+1} = 0,
+The *drive* x W_in + noise does not depend on h and is computed for all time steps by one matrix product before the
+loop. Backpropagation through time is written by hand, because autograd records and replays about six operations per
+time step and is slower. Let G_t be the total derivative dL/dh_t, q_t and p_t the direct derivatives of L with respect
+to h_t and o_t, and e_t = G_t f'(z_t). Then, backwards in time from G_{T+1} = 0,
 
     G_t = q_t + p_t W_out^T + (1 - alpha) G_{t+1} + alpha e_{t+1} W_rec^T,
     dL/dW_rec = alpha sum_t h_{t-1}^T e_t,    dL/dW_in = alpha sum_t x_t^T e_t,    dL/dx_t = alpha e_t W_in^T.
 
-The slope f'(z_t) is taken while z_t is in the cache, and overwrites it; e_t later overwrites the slope. E independent
-networks lie on a leading axis and share the loop, so that one call multiplies E small matrices.
+The slope f'(z_t) is computed while z_t is in the cache and overwrites z_t; e_t later overwrites the slope. The leading
+axis holds E independent networks, so that one call multiplies E small matrices.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Buffers = dict[str, Tensor]
 
 
 class Activation(NamedTuple):
-    """A nonlinearity and its slope, written into ``out``: a new tensor a step costs more than the arithmetic."""
+    """A nonlinearity and its slope. Both write into ``out``, since allocating a tensor per step is slower."""
 
     f: Callable[[Tensor], Tensor]
     write: Callable[[Tensor, Tensor], Tensor]  # (z, out) -> out = f(z)
@@ -36,7 +36,7 @@ class Activation(NamedTuple):
 ACTIVATIONS = {
     "softplus": Activation(
         lambda z: torch.logaddexp(z, z.new_zeros(())),
-        lambda z, out: torch.logaddexp(z, z.new_zeros(()), out=out),  # half the time of softplus itself
+        lambda z, out: torch.logaddexp(z, z.new_zeros(()), out=out),  # takes half the time of softplus
         lambda z, f, out: torch.sigmoid(z, out=out),
     ),
     "relu": Activation(
@@ -75,30 +75,39 @@ def leaky_scan(
     generator: torch.Generator | None = None,
     buffers: Buffers | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """States and read-outs of E leaky networks, differentiable once.
+    """Hidden states and outputs of E leaky networks; can be differentiated once.
 
     Parameters
     ----------
-    x : (E, T, B, I), or (1, T, B, I) for all networks
-        Inputs, time first. A bias is the weight of an input that is always 1.
-    w_in, w_rec : (E, I, N), (E, N, N)
-        Weights, row = sending unit.
-    w_out, b_out : (E, N, O), (E, 1, O)
+    x : Tensor, (E, T, B, I), or (1, T, B, I) for the same inputs to all networks
+        Inputs: time, trial, channel. A bias is the weight of an input that is always 1.
+    w_in, w_rec : Tensor, (E, I, N) and (E, N, N)
+        Weights; rows are the sending units.
+    w_out, b_out : Tensor, (E, N, O) and (E, 1, O)
         Linear read-out.
-    alpha : in (0, 1]
+    alpha : float in (0, 1]
         dt / tau.
-    activation : a key of `ACTIVATIONS`
-    noise_sd : >= 0
-        Standard deviation, per step, of the noise inside the nonlinearity; drawn from ``generator``.
+    activation : str
+        A key of `ACTIVATIONS`.
+    noise_sd : float >= 0
+        Standard deviation of the noise inside the nonlinearity, per time step.
+    generator : torch.Generator, optional
+        Source of the noise, on the device of ``x``.
     buffers : dict, optional
-        Keeps the large tensors for the next call with the same dict: touching fresh memory is dearer than the
-        arithmetic on it. What comes back is then valid until that call, and one backward pass may follow each call; a
-        pass that comes too late raises a RuntimeError.
+        Keeps large tensors for the next call with the same dict, because using new memory takes longer than the
+        arithmetic. The returned tensors are then valid until the next call, and each call allows one backward pass
+        before the next call.
 
     Returns
     -------
-    hidden (E, T, B, N), outputs (E, T, B, O)
-        Neither to be changed in place.
+    hidden : Tensor, (E, T, B, N)
+    outputs : Tensor, (E, T, B, O)
+        Do not change either of them in place.
+
+    Raises
+    ------
+    RuntimeError
+        In the backward pass, if ``buffers`` were overwritten by a later call.
     """
     settings = _Settings(alpha, activation, noise_sd, generator, buffers)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, w_in, w_rec, w_out, b_out)):
@@ -157,7 +166,7 @@ class _LeakyScan(torch.autograd.Function):
 
 
 def _run(x, w_in, w_rec, w_out, b_out, settings, keep_slope):
-    """h_0 .. h_T, the slopes f'(z_1) .. f'(z_T) (what is left of z if they are not kept), and the read-outs."""
+    """h_0 .. h_T, the slopes f'(z_1) .. f'(z_T) (if ``keep_slope``; otherwise z), and the outputs."""
     alpha, buffers = settings.alpha, settings.buffers
     write, slope = ACTIVATIONS[settings.activation][1:]
     (n_networks, _, n_units), (_, n_times, n_trials, _) = w_in.shape, x.shape
@@ -187,13 +196,13 @@ def _rows(x: Tensor, n_networks: int) -> Tensor:
 
 
 def _product(e: Tensor, w: Tensor, like: Tensor) -> Tensor:
-    """e w in the shape of the inputs, summed over the networks that share them."""
+    """e w in the shape of the inputs ``like``, summed over networks if they have the same inputs."""
     product = torch.bmm(e, w)
     return (product if like.shape[0] == len(product) else product.sum(0, keepdim=True)).view(like.shape)
 
 
 def _buffer(buffers: Buffers | None, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An uninitialised tensor, cut from the one that ``buffers`` holds if that is large enough."""
+    """An uninitialised tensor, taken from ``buffers`` if the stored one is large enough."""
     if buffers is None:
         return like.new_empty(shape)
     size = torch.Size(shape).numel()

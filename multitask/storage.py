@@ -1,15 +1,15 @@
-"""Run folders: what a training run leaves on disk, and how it survives kills, full disks and flipped bits.
+"""Run folders: files of a training run, safe against killed processes, full disks and flipped bits.
 
-    settings.json                        what is trained, with which versions
+    settings.json                        what is trained, and the versions of the software
     log.csv                              one row for each evaluation, rule and network
-    checkpoints/step_0000500.safetensors weights and whatever else the next step needs
-    checkpoints/step_0000500.sha256      its SHA-256, as sha256sum writes and checks it
-    run.lock                             held by the process that trains here
+    checkpoints/step_0000500.safetensors weights and everything else that the next step needs
+    checkpoints/step_0000500.sha256      its SHA-256, in the format of sha256sum
+    run.lock                             locked by the process that trains here
 
-Files are written under a temporary name, flushed to the disk and renamed, so that each is whole or absent. A
-checkpoint counts once its SHA-256 is there, which is written last. Log rows are appended before the checkpoint that
-follows them: those beyond the last checkpoint do not count, and resuming drops and makes them anew. The lock is the
-kernel's (flock): it vanishes with the process. Network disks may not honour it.
+Files are written under a temporary name, flushed to the disk and renamed, so that a file is either complete or absent.
+The SHA-256 of a checkpoint is written last; a checkpoint without it is ignored. Log rows are appended before the
+checkpoint of the same step is written. Rows after the last checkpoint are ignored, and removed when training resumes.
+The lock is a kernel lock (flock) and is released when the process ends. Network disks may not support it.
 """
 
 import fcntl
@@ -25,9 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -35,13 +34,25 @@ from torch import Tensor
 
 from multitask.trials import MultitaskError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FORMAT = 1
-PROVENANCE = ("format", "versions", "threads", "created")  # written beside the settings, not compared
+PROVENANCE = ("format", "versions", "threads", "created")  # stored with the settings, but not compared
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A moment of a run: tensors by name, and the progress stored with them."""
+    """State of a run at one step.
+
+    Attributes
+    ----------
+    step : int
+    tensors : dict of name -> Tensor
+        Weights, and state of the optimiser and of the synapses.
+    progress : dict
+        Everything else that the next step needs.
+    """
 
     step: int
     tensors: dict[str, Tensor]
@@ -49,7 +60,13 @@ class Checkpoint:
 
 
 class RunFolder:
-    """Reads a run folder, and writes it while locked (see `open_for_training`)."""
+    """Reads and writes a run folder. Use `open_for_training` before you write, which locks it.
+
+    Parameters
+    ----------
+    path : path
+        The folder; it need not exist for reading.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -58,27 +75,42 @@ class RunFolder:
     # ---- settings ------------------------------------------------------------------------------------------------
 
     def settings(self) -> dict[str, Any] | None:
-        """The settings stored here; None if the folder holds no run."""
+        """The settings in the folder, None if it contains no run; raises a `MultitaskError` if they are damaged."""
         path = self.path / "settings.json"
         try:
             settings: dict[str, Any] = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise MultitaskError(f"cannot read {path}: {error.strerror}; choose another run_folder") from error
+            raise MultitaskError(f"cannot read {path}: {error.strerror}. Choose another run_folder") from error
         except ValueError as error:
-            raise MultitaskError(f"{path} is damaged ({error}); restore it, or choose another run_folder") from error
+            raise MultitaskError(f"{path} is damaged ({error}): restore it, or choose another run_folder") from error
         if settings.get("format") != FORMAT:
             raise MultitaskError(f"{path} has format {settings.get('format')!r}: this version reads format {FORMAT}")
         return settings
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
-        """Whether a run with these settings is stored here: False for an empty folder, an error for any other run."""
+        """Whether the folder contains a run with these settings.
+
+        Parameters
+        ----------
+        settings : mapping
+
+        Returns
+        -------
+        bool
+            False if the folder contains no run.
+
+        Raises
+        ------
+        MultitaskError
+            If the folder contains a run with other settings.
+        """
         stored = self.settings()
         if stored is None and self.steps():
             raise MultitaskError(
-                f"run folder {self.path} holds checkpoints but no settings.json that tells what they are; "
-                f"restore it, or choose another run_folder"
+                f"run folder {self.path} contains checkpoints but no settings.json: "
+                f"restore this file, or choose another run_folder"
             )
         if stored is None:
             return False
@@ -86,12 +118,13 @@ class RunFolder:
         differences = list(_differences(theirs, json.loads(json.dumps(settings))))
         if differences:
             raise MultitaskError(
-                f"run folder {self.path} holds a run with other settings, it differs in {'; '.join(differences)}. "
+                f"run folder {self.path} contains a run with other settings: {'; '.join(differences)}. "
                 f"Choose another run_folder, or delete this one"
             )
         return True
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings, together with software versions, number of threads and time."""
         provenance = {
             "format": FORMAT,
             "versions": {
@@ -105,13 +138,17 @@ class RunFolder:
 
     # ---- log -----------------------------------------------------------------------------------------------------
 
-    def log(self, last_step: int) -> pd.DataFrame:
-        """The log up to a step; empty if nothing was logged yet."""
+    def log(self, last_step: int) -> "pd.DataFrame":
+        """The log up to and including a step, as a DataFrame; empty if there are no rows."""
+        import pandas as pd
+
         text = self._log_up_to(last_step)
         return pd.read_csv(io.StringIO(text)) if text else pd.DataFrame()
 
     def append_log(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Add rows, whose first column is the step."""
+        """Append rows to the log; their first column is the step."""
+        import pandas as pd
+
         path = self.path / "log.csv"
         try:
             with path.open("a") as file:
@@ -123,11 +160,11 @@ class RunFolder:
             raise self._no_room(path, error) from error
 
     def rewind_log(self, last_step: int) -> None:
-        """Drop the rows beyond a step, and what a kill left of a row."""
+        """Remove rows after a step, and an incomplete last row."""
         self._write(self.path / "log.csv", self._log_up_to(last_step).encode())
 
     def _log_up_to(self, last_step: int) -> str:
-        """Header and rows of the log, without a row cut short; empty if there are no rows."""
+        """Header and complete rows of the log up to a step, or an empty text if there are no rows."""
         path = self.path / "log.csv"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         rows = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0]) <= last_step]
@@ -136,38 +173,73 @@ class RunFolder:
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, in order."""
+        """Steps of the complete checkpoints, in ascending order."""
         return sorted(int(path.stem.removeprefix("step_")) for path in self.checkpoints.glob("step_*.sha256"))
 
     def save(self, step: int, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
-        """Write a checkpoint; those before it are untouched until it is complete."""
+        """Write a checkpoint.
+
+        Parameters
+        ----------
+        step : int >= 0
+        tensors : mapping name -> Tensor
+        progress : mapping
+            Values that can be written as JSON.
+
+        Raises
+        ------
+        MultitaskError
+            If the files cannot be written. Earlier checkpoints are not changed.
+        """
         path, data = self._file(step), _packed(tensors, {"progress": json.dumps(progress)})
         self._write(path, data)
         self._write(path.with_suffix(".sha256"), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
 
     def load(self, step: int) -> Checkpoint:
-        """The checkpoint of a step; an error if there is none, or if its bytes are not those that were written."""
+        """Load the checkpoint of a step.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        Checkpoint
+
+        Raises
+        ------
+        MultitaskError
+            If there is no checkpoint of this step, or if its SHA-256 does not match.
+        """
         if step not in self.steps():
             known = ", ".join(map(str, self.steps())) or "none"
-            raise MultitaskError(f"run folder {self.path} holds no checkpoint of step {step}; checkpoints: {known}")
+            raise MultitaskError(f"run folder {self.path} contains no checkpoint of step {step}; available: {known}")
         try:
             noted, data = self._file(step).with_suffix(".sha256").read_bytes(), self._file(step).read_bytes()
             if not noted.startswith(hashlib.sha256(data).hexdigest().encode()):
-                raise ValueError(f"its {len(data)} bytes do not have the SHA-256 noted when they were written")
+                raise ValueError(f"the SHA-256 of its {len(data)} bytes differs from the stored one")
             return Checkpoint(step, safetensors.torch.load(data), json.loads(_texts(data)["progress"]))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise MultitaskError(f"checkpoint step {step} in {self.path} is damaged: {error}") from error
 
     def latest(self, set_aside: bool = False) -> Checkpoint | None:
-        """The last checkpoint that is whole.
+        """Load the last undamaged checkpoint, with a warning for each damaged one after it.
 
-        A warning tells of each damaged one after it, which ``set_aside`` renames to ``.damaged``.
+        Parameters
+        ----------
+        set_aside : bool
+            Rename the files of damaged checkpoints to ``.damaged``.
+
+        Returns
+        -------
+        Checkpoint or None
+            None if there is no undamaged checkpoint.
         """
         for step in reversed(self.steps()):
             try:
                 return self.load(step)
             except MultitaskError as error:
-                warnings.warn(f"{error}; going back to the one before", stacklevel=1)  # once, however often it is met
+                warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=1)  # shown only once
                 if set_aside:
                     for path in (self._file(step).with_suffix(".sha256"), self._file(step)):
                         if path.exists():
@@ -175,14 +247,14 @@ class RunFolder:
         return None
 
     def prune(self, keep: Collection[int]) -> None:
-        """Remove the checkpoints that are neither listed nor among the last two."""
+        """Remove checkpoints whose steps are not in ``keep``, except the last two."""
         for step in self.steps()[:-2]:
             if step not in keep:
-                self._file(step).with_suffix(".sha256").unlink()  # first, so that no half of a checkpoint counts
+                self._file(step).with_suffix(".sha256").unlink()  # first, so that an incomplete checkpoint is ignored
                 self._file(step).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what a kill left half-written: temporary files, and tensors without their SHA-256."""
+        """Remove files left incomplete by a killed process: temporary files, and tensors without SHA-256."""
         tensors = self.checkpoints.glob("step_*.safetensors")
         unfinished = [path for path in tensors if not path.with_suffix(".sha256").exists()]
         temporary = [self.path / "settings.json.tmp", self.path / "log.csv.tmp", *self.checkpoints.glob("step_*.tmp")]
@@ -202,22 +274,38 @@ class RunFolder:
 
     def _no_room(self, path: Path, error: OSError) -> MultitaskError:
         steps = self.steps()
-        last = f"the last complete checkpoint is step {steps[-1]}" if steps else "no checkpoint is complete yet"
+        last = f"the last complete checkpoint is step {steps[-1]}" if steps else "there is no complete checkpoint yet"
         return MultitaskError(
-            f"cannot write {path}: {error.strerror}; {last}. Make room and run again: training resumes there"
+            f"cannot write {path}: {error.strerror}; {last}. Free disk space and run again to resume from there"
         )
 
 
 @contextmanager
 def open_for_training(path: str | os.PathLike[str]) -> Iterator[RunFolder]:
-    """A run folder that no other process may train in meanwhile; made if needed, and swept of half-written files."""
+    """Open and lock a run folder for training.
+
+    The folder is created if needed, and incomplete files are removed from it.
+
+    Parameters
+    ----------
+    path : path
+
+    Yields
+    ------
+    RunFolder
+
+    Raises
+    ------
+    MultitaskError
+        If the folder cannot be written, or if another process has locked it.
+    """
     folder = RunFolder(path)
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         lock = (folder.path / "run.lock").open("a+")
     except OSError as error:
         raise MultitaskError(
-            f"cannot write to run folder {folder.path}: {error.strerror}; choose another run_folder"
+            f"cannot write to run folder {folder.path}: {error.strerror}. Choose another run_folder"
         ) from error
     with lock:
         try:
@@ -226,7 +314,7 @@ def open_for_training(path: str | os.PathLike[str]) -> Iterator[RunFolder]:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             raise MultitaskError(
-                f"run folder {folder.path} is in use by {holder}; wait for it, or choose another run_folder"
+                f"run folder {folder.path} is in use by {holder}: wait until it ends, or choose another run_folder"
             ) from error
         lock.truncate(0)
         lock.write(f"process {os.getpid()} since {time.strftime('%H:%M on %Y-%m-%d')}\n")
@@ -236,7 +324,18 @@ def open_for_training(path: str | os.PathLike[str]) -> Iterator[RunFolder]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
+    """Write a file under a temporary name and rename it, so that it is either complete or absent.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written. An existing file is then not changed.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
@@ -250,27 +349,27 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Fingerprint of tensors and their names."""
+    """SHA-256 of tensors and their names, as hexadecimal text."""
     return hashlib.sha256(_packed(tensors)).hexdigest()
 
 
 def _packed(tensors: Mapping[str, Tensor], texts: dict[str, str] | None = None) -> bytes:
-    """A safetensors file in memory, with texts beside the tensors."""
+    """The bytes of a safetensors file with tensors and texts."""
     return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, texts)
 
 
 def _texts(data: bytes) -> dict[str, str]:
-    """The texts beside the tensors of a safetensors file, which opens with the length of its JSON header."""
+    """The texts in a safetensors file, which starts with the length of its JSON header."""
     length = int.from_bytes(data[:8], "little")
     texts: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
     return texts
 
 
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Keys whose values differ, as 'network.n_rnn: 256 there, 128 now'."""
+    """Keys whose values differ, in the form 'network.n_rnn = 256 in the folder, 128 requested'."""
     for key in sorted({*stored, *asked}):
         old, new = stored.get(key), asked.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            yield f"{prefix}{key}: {old!r} there, {new!r} now"
+            yield f"{prefix}{key} = {old!r} in the folder, {new!r} requested"

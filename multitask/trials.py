@@ -1,22 +1,22 @@
-"""Batches of trials, and the brush that paints them.
+"""Batches of trials, and functions that compute their inputs, targets and cost mask.
 
-A batch is a scene (stimuli with their directions, strengths and times, the right response, the go event) painted onto
-three tensors: what the network sees, what it should say, and how much an error costs. All trials of a batch share their
-event times, so nothing is padded, and every stimulus is painted as one outer product of time, trial and channel.
+A scene describes a batch: stimuli with directions, strengths and times, the correct response, and the go event. Inputs,
+targets and cost mask are computed from it. All trials of a batch have the same event times, so no padding is needed.
 
 Input channels   0 fixation cue | 1..32 ring of modality 1 | 33..64 ring of modality 2 | 65..84 one unit per rule
 Output channels  0 fixation | 1..32 ring
 
-Unit k of a ring prefers p_k = 2 pi k / 32; a direction s of strength g drives it by g * 0.8 exp(-d(s, p_k)^2 / (2
-(pi/8)^2)), with d the circular distance.
+Unit k of a ring has the preferred direction p_k = 2 pi k / 32. A stimulus of direction s and strength g adds
+g * 0.8 exp(-d(s, p_k)^2 / (2 (pi/8)^2)) to its input, where d is the circular distance.
 
 Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306, and its public code. Where the two
-differ the code is followed; the differences are
-- fixation target 0.8 (paper: 0.85); the peak of the ring is 0.85 in both, 0.8 above a background of 0.05;
-- the cost mask stands inside the square of the loss, mean((mask * (output - target))^2), so errors after the go event
-weigh 25 times those
-  before it on the ring (paper: mask outside the square, 5 times), and 4 and 100 on the fixation unit;
-- event times are drawn once a batch, not once a trial.
+differ, the code is followed:
+
+- The fixation target is 0.8 (paper: 0.85). The peak of the ring is 0.85 in both, 0.8 above a background of 0.05.
+- The cost mask is inside the square of the loss, mean((mask * (output - target))^2). On the ring, errors after the go
+  event therefore weigh 25 times as much as errors before it (paper: mask outside the square, 5 times). On the fixation
+  unit the weights are 4 and 100.
+- Event times are drawn once per batch, not once per trial.
 """
 
 import difflib
@@ -34,55 +34,86 @@ LOSSES = ("lsq", "cross_entropy")
 
 
 class MultitaskError(ValueError):
-    """A rule, parameter or array that `multitask` cannot work with; the message says what came and what would do."""
+    """A rule, parameter or array is invalid. The message says what was given and what is expected."""
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> MultitaskError:
-    """The error for a name that is not among the known ones, with the nearest of them."""
+    """The error for an unknown name, with the most similar known name.
+
+    Parameters
+    ----------
+    what : str
+        What the name stands for, such as "rule".
+    name : object
+        The unknown name.
+    known : iterable of str
+
+    Returns
+    -------
+    MultitaskError
+    """
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
     return MultitaskError(f"unknown {what} {name!r}: {hint}")
 
 
 def check_whole(name: str, value: object, least: int) -> int:
-    """The value, if it is a whole number and large enough; an error otherwise."""
+    """Return the value if it is a whole number >= ``least``; otherwise raise a `MultitaskError` that names it."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise MultitaskError(f"{name} = {value!r}: must be a whole number >= {least}")
     return value
 
 
+def check_number(name: str, value: object, *, above: float = -math.inf, least: float = -math.inf) -> None:
+    """Raise a `MultitaskError` unless the value is a finite number with ``value > above`` and ``value >= least``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (number and value > above and value >= least):  # type: ignore[operator]
+        bound = f"> {above:g}" if above > least else f">= {least:g}"
+        raise MultitaskError(f"{name} = {value!r}: must be a finite number {bound}")
+
+
 def checked_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, the CPU for None; an error if this machine does not have it."""
+    """The requested device, or the CPU for None; raises a `MultitaskError` if the device does not exist here."""
     try:
         device = torch.device(device or "cpu")
     except RuntimeError as error:
-        raise MultitaskError(f"device {device!r} is not a device: write 'cpu', 'cuda' or 'cuda:1'") from error
+        raise MultitaskError(f"device {device!r} is not a device: use 'cpu', 'cuda' or 'cuda:1'") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise MultitaskError(
-            f"device {str(device)!r} was asked for, but this machine has {found} CUDA devices; use 'cpu'"
+            f"device {str(device)!r} was requested, but this machine has {found} CUDA devices: use 'cpu'"
         )
     return device
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which input channel carries what: the fixation cue, then the rings, then one unit for each rule."""
+    """Order of the input channels: the fixation cue, then the rings, then one unit for each rule.
+
+    Attributes
+    ----------
+    rules : tuple of str
+        Rules that have a unit.
+    n_rings : int
+        Rings of 32 units.
+    """
 
     rules: tuple[str, ...]
     n_rings: int = 2
 
     @property
     def rule_start(self) -> int:
+        """Channel of the first rule unit."""
         return 1 + self.n_rings * N_PER_RING
 
     @property
     def n_inputs(self) -> int:
+        """Number of channels."""
         return self.rule_start + len(self.rules)
 
     def rule_channel(self, rule: str) -> int:
-        """Input channel of a rule's own unit."""
+        """Channel of the unit of a rule; raises a `MultitaskError` if the rule has none."""
         if rule not in self.rules:
             raise unknown("rule", rule, self.rules)
         return self.rule_start + self.rules.index(rule)
@@ -90,17 +121,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Stimulus:
-    """A direction shown on one or more rings during the steps [on, off)."""
+    """A stimulus that is shown on one or more rings during the time steps [on, off)."""
 
     direction: Tensor  # (trial,), rad
-    strengths: Tensor  # (trial, ring), 0 where a ring stays silent
+    strengths: Tensor  # (trial, ring), 0 where nothing is shown
     on: int
     off: int
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a batch is painted from: times in steps, directions in rad."""
+    """Description of a batch: times in steps, directions in rad."""
 
     stimuli: Sequence[Stimulus]
     response: Tensor  # (trial,), nan for "keep fixating"
@@ -111,27 +142,28 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class TrialBatch:
-    """Trials of one rule that share their event times.
+    """Trials of one rule with the same event times.
 
     Attributes
     ----------
     inputs : Tensor, (n_trials, n_times, 85)
-        Fixation cue, two rings, rule units (99 channels with three rings). Strided with time outermost in memory, as
-        the recurrence reads it.
+        Fixation cue, two rings, rule units (99 channels with three rings). Time is the outermost axis in memory, in
+        the order in which the recurrence reads it.
     targets : Tensor, (n_trials, n_times, 33)
-        What the output units should say.
+        Correct activity of the output units.
     cost_mask : Tensor, (n_trials, n_times, 33); (n_trials, n_times) for cross-entropy
-        Weight of an error, *inside* the square of the least-squares loss. One mask for all trials, expanded without
-        copies.
+        Weight of an error, *inside* the square of the least-squares loss. It is the same for all trials (an expanded
+        view, without copies).
     response : Tensor, (n_trials,), rad
-        Right final direction, nan where the subject should keep fixating.
+        Correct direction at the end of the trial, nan where the subject should keep fixating.
     periods : dict of name -> (start, stop)
-        Steps [start, stop) of ``fix1``, ``stim1``, ``delay1``, ``stim2``, ``delay2``, ``go1``, as far as the rule has
-        them, in order.
+        Time steps [start, stop) of each period of the rule, in order. Periods are among ``fix1``, ``stim1``,
+        ``delay1``, ``stim2``, ``delay2``, ``go1``.
     conditions : dict of name -> Tensor (n_trials,)
         What was shown: directions (rad), strengths, coherence, modality, match; float64, int64 or bool, on the CPU.
     rule : str
     dt : float, ms
+        Length of a time step.
     """
 
     inputs: Tensor
@@ -145,10 +177,12 @@ class TrialBatch:
 
     @property
     def n_trials(self) -> int:
+        """Number of trials."""
         return self.inputs.shape[0]
 
     @property
     def n_times(self) -> int:
+        """Number of time steps."""
         return self.inputs.shape[1]
 
 
@@ -164,7 +198,7 @@ def circular_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def bump(direction: Tensor) -> Tensor:
-    """Activity of a ring that holds one direction at strength 1: (...,) rad -> (..., 32), at most 0.8."""
+    """Activity of a ring for a stimulus of strength 1: directions (...,) in rad -> (..., 32), at most 0.8."""
     distance = circular_distance(direction[..., None], preferred_directions())
     return BUMP * torch.exp(-0.5 * (distance / (math.pi / 8)) ** 2)
 
@@ -177,19 +211,40 @@ def paint_inputs(
     generator: torch.Generator,
     device: torch.device,
 ) -> Tensor:
-    """Inputs of a scene, (n_trials, n_times, n_inputs), float32 on ``device``.
+    """Inputs of a scene.
 
-    Stimuli add where they overlap; nothing is clipped. The noise is white with standard deviation ``noise_sd`` and
-    falls on every channel, the fixation cue and the silent rule units too.
+    Stimuli that overlap are added; nothing is clipped. White noise is added to every channel, including the fixation
+    cue and all rule units.
+
+    Parameters
+    ----------
+    scene : Scene
+    layout : Layout
+        Order of the channels.
+    rule_input : mapping rule -> strength
+        Values of the rule units.
+    noise_sd : float >= 0
+        Standard deviation of the noise per time step.
+    generator : torch.Generator
+        Source of the noise.
+    device : torch.device
+
+    Returns
+    -------
+    Tensor, (n_trials, n_times, n_inputs), float32
+
+    Raises
+    ------
+    MultitaskError
+        If ``rule_input`` names a rule that has no unit.
     """
     inputs = torch.zeros(scene.n_times, len(scene.response), layout.n_inputs, device=device)  # (time, trial, channel)
     if noise_sd > 0:
         inputs.normal_(0.0, noise_sd, generator=_generator_on(device, generator))
     inputs[: scene.cue_off, :, 0] += 1.0
     for stimulus in scene.stimuli:
-        rings = (stimulus.strengths[:, :, None] * bump(stimulus.direction)[:, None, :]).flatten(
-            1
-        )  # (trial, ring * unit)
+        activity = stimulus.strengths[:, :, None] * bump(stimulus.direction)[:, None, :]  # (trial, ring, unit)
+        rings = activity.flatten(1)  # (trial, ring * unit)
         inputs[stimulus.on : stimulus.off, :, 1 : 1 + rings.shape[1]] += rings.to(inputs)
     for rule, strength in rule_input.items():
         inputs[:, :, layout.rule_channel(rule)] += strength
@@ -197,11 +252,21 @@ def paint_inputs(
 
 
 def paint_targets(scene: Scene, loss: str, device: torch.device) -> Tensor:
-    """Targets of a scene, (n_trials, n_times, 33), float32 on ``device``.
+    """Targets of a scene.
 
-    ``"lsq"``: fixation 0.8, then 0.05; ring 0.05, then a bump on top of it at the response. ``"cross_entropy"``: one
-    unit of the 33 at a time is 1, first the fixation unit, then the ring unit nearest to the response (the first of two
-    at equal distance).
+    Parameters
+    ----------
+    scene : Scene
+    loss : "lsq" or "cross_entropy"
+        "lsq": the fixation unit is 0.8 until the go event and then 0.05. The ring is 0.05, and has an additional bump
+        at the correct response after the go event. "cross_entropy": one of the 33 units is 1 and all others are 0.
+        Until the go event this is the fixation unit, then the ring unit nearest to the correct response (the first one
+        on a tie).
+    device : torch.device
+
+    Returns
+    -------
+    Tensor, (n_trials, n_times, 33), float32
     """
     stays = scene.response.isnan()
     direction = scene.response.nan_to_num(0.0)
@@ -221,11 +286,22 @@ def paint_targets(scene: Scene, loss: str, device: torch.device) -> Tensor:
 
 
 def cost_mask(scene: Scene, dt: float, loss: str, device: torch.device) -> Tensor:
-    """How much errors cost at each step: 0 in the first 100 ms, 1 until the go event, 0 for 100 ms of grace, 5 to the
-    end.
+    """Weight of errors at each time step.
 
-    ``"lsq"``: (n_trials, n_times, 33), twice that on the fixation unit. ``"cross_entropy"``: (n_trials, n_times),
-    divided by its mean.
+    The weight is 0 in the first 100 ms, 1 until the go event, 0 in the 100 ms after it, and 5 until the end.
+
+    Parameters
+    ----------
+    scene : Scene
+    dt : float, ms
+        Length of a time step.
+    loss : "lsq" or "cross_entropy"
+        "lsq" doubles the weights of the fixation unit, "cross_entropy" divides the weights by their mean.
+    device : torch.device
+
+    Returns
+    -------
+    Tensor, (n_trials, n_times, 33) for "lsq", (n_trials, n_times) for "cross_entropy", float32
     """
     grace = int(GRACE / dt)
     mask = torch.zeros(scene.n_times, device=device)
@@ -239,7 +315,7 @@ def cost_mask(scene: Scene, dt: float, loss: str, device: torch.device) -> Tenso
 
 
 def _generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
-    """The generator itself on its own device, else one there that is seeded by it."""
+    """The generator itself if it is on the device, otherwise a new one on the device with a seed drawn from it."""
     if generator.device == device:
         return generator
     seed = int(torch.randint(2**63 - 1, (), generator=generator))

@@ -5,11 +5,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multitask import Run, TrainedGroups
     from workbench.settings import Settings
+
+CHOICE = "choice_"  # what the names of these options begin with in the namespace; --window is one of the files
+OPTIONS = {"window": "--delay-window"}
+DEFAULTS = {"n_delays": "auto", "rank": "auto"}  # of the command line, where the metric needs operators
 
 
 def run(arguments: argparse.Namespace, settings: "Settings") -> int:
@@ -114,7 +118,7 @@ def compare(arguments: argparse.Namespace) -> int:
         return compare_groups(arguments, command_line(arguments.argv))
     if not arguments.files:
         raise ConfigError("compare: give two files or more, or --groups for the networks that the settings describe")
-    arguments.seed, arguments.output = arguments.seed or 0, arguments.output or "results/compare"
+    arguments.output = arguments.output or "results/compare"
     try:
         report = compare_files(arguments, command_line(arguments.argv))
     except DataError as error:
@@ -134,10 +138,10 @@ def compare_groups(arguments: argparse.Namespace, command: str) -> int:
     if arguments.files:
         raise ConfigError(f"--groups: compares the networks of the settings, not files; leave out {arguments.files[0]}")
     settings = load_settings(arguments.settings)
-    repeated = range(settings.seed, settings.seed + settings.groups.n_seeds)
+    seeds = range(settings.seed, settings.seed + settings.groups.n_seeds)
     folder, studies = Path(arguments.output or settings.results / "groups"), []
     try:
-        for seed in repeated if arguments.seed is None else [arguments.seed]:
+        for seed in [arguments.choice_seed] if "choice_seed" in arguments else seeds:
             study = GroupStudy(settings, seed).complete()
             studies.append(study)
             report = write_report(study, verdicts(study), folder / f"seed_{seed}", command)
@@ -174,6 +178,25 @@ def count_or_auto(text: str) -> int | str:
     return text if text == "auto" else count(text)
 
 
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+
+
+def positive_or_auto(text: str) -> float | str:
+    return text if text == "auto" else positive(text)
+
+
+def start_stop(text: str) -> tuple[int, int]:
+    start, _, stop = text.partition(":")
+    return natural(start), count(stop)
+
+
 def number_or_name(text: str) -> float | str:
     try:
         return float(text)
@@ -181,7 +204,33 @@ def number_or_name(text: str) -> float | str:
         return text
 
 
-def parser() -> argparse.ArgumentParser:
+def add_choices(group: "argparse._ArgumentGroup") -> None:
+    """An option for every field of `Comparison`, with the field's own help; absent from the namespace unless given."""
+    from dataclasses import fields
+
+    from dsa_analysis.comparison import Comparison
+
+    kinds: dict[str, dict[str, Any]] = {
+        "count": {"type": count, "metavar": "N"},
+        "count from 0": {"type": natural, "metavar": "N"},
+        "count or auto": {"type": count_or_auto, "metavar": "N"},
+        "time": {"type": positive, "metavar": "MS"},
+        "time or auto": {"type": positive_or_auto, "metavar": "MS"},
+        "number": {"type": float, "metavar": "X"},
+        "text": {},
+        "flag": {"action": argparse.BooleanOptionalAction},
+        "windows": {"nargs": "+", "type": start_stop, "metavar": "START:STOP"},
+    }
+    for each in fields(Comparison):
+        option = OPTIONS.get(each.name, "--" + each.name.replace("_", "-"))
+        default = DEFAULTS.get(each.name, each.default)
+        told = "" if default is None else f" (default: {default})"
+        text = f"{each.metadata['help']}; {each.metadata['values']}{told}".replace("%", "%%").replace("`", "")
+        how = kinds[each.metadata["kind"]]
+        group.add_argument(option, dest=CHOICE + each.name, default=argparse.SUPPRESS, help=text, **how)
+
+
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="python -m workbench",
         description="Runs what config.yaml describes.",
@@ -215,7 +264,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=natural, help="in place of that of the settings, a whole number >= 0")
     command.set_defaults(command=train)
 
-    add_compare(commands)
+    add_compare(commands, "compare" in argv)
 
     what = "check the settings file and print what it says; nothing is run"
     command = commands.add_parser("check", parents=[shared], help=what, description=what)
@@ -223,7 +272,7 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", choices: bool) -> None:
     what = "compare recordings, one system a file, and write a report; needs no settings file, but for --groups"
     command = commands.add_parser(
         "compare",
@@ -274,29 +323,9 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     processing.add_argument("--decimate", type=count, default=1, metavar="N", help="means of N samples in their place")
     processing.add_argument("--zscore", action="store_true", help="each channel to mean 0 and variance 1")
 
-    method = command.add_argument_group("comparison")
-    method.add_argument(
-        "--n-delays", type=count_or_auto, default="auto", metavar="N", help="copies in a window, or auto"
-    )
-    method.add_argument("--rank", type=count_or_auto, default="auto", metavar="N", help="dimensions kept, or auto")
-    method.add_argument("--delay-interval", type=count, default=1, metavar="N", help="samples between the copies")
-    method.add_argument(
-        "--steps-ahead", type=count, default=1, metavar="N", help="samples that an operator predicts over"
-    )
-    method.add_argument(
-        "--estimator", default="least_squares", help="of the operators (default: least_squares, as published)"
-    )
-    method.add_argument("--metric", default="angular", help="angular (default), euclidean, spectral, cka or procrustes")
-    method.add_argument(
-        "--n-starts", type=count_or_auto, default="auto", metavar="N", help="climbs of the alignment of a pair, or auto"
-    )
-    method.add_argument(
-        "--n-sweeps", type=natural, default=0, metavar="N", help="rounds through third systems, for large related sets"
-    )
-    method.add_argument("--device", default="cpu", help="cpu (default), cuda, or auto")
-    method.add_argument(
-        "--seed", type=natural, help="of all that is random (default: 0; of groups that of the settings)"
-    )
+    if choices:  # the choices load torch, for which other commands should not wait
+        add_choices(command.add_argument_group("comparison", "How the systems are compared."))
+    command.add_argument("--device", default="cpu", help="cpu (default), cuda, or auto")
 
     report = command.add_argument_group("report")
     report.add_argument(
@@ -314,7 +343,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when all went well, 1 when something that ran failed, 2 when nothing could be run as asked."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    arguments = parser().parse_args(argv, argparse.Namespace(argv=argv))
+    arguments = parser(argv).parse_args(argv, argparse.Namespace(argv=argv))
     from workbench.settings import ConfigError, load_settings  # loads torch, for which --help should not wait
 
     try:

@@ -24,16 +24,18 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import dsa_analysis as dsa
-from dsa_analysis import DataError, plotting
+from dsa_analysis import Comparison, DataError, plotting
+from dsa_analysis.comparison import AUTO
+from dsa_analysis.data import check_choice
+from dsa_analysis.metrics import as_metric, is_matched, title
 from workbench.page import PAGE, bullets, picture, tabular
 from workbench.settings import ConfigError, replacing
 
 FILES = ("report.html", "distances.csv", "similarity.nc")
 LOADING = ("variable", "axes", "sampling_rate", "smooth", "decimate", "zscore", "align_to", "window", "trials", "units")
 UNFINISHED = "unfinished_pairs"  # folder of pairs that a rerun need not solve again; gone once the report is there
-EMBEDDING = ("n_delays", "rank", "delay_interval", "steps_ahead", "estimator")
 MANY = 40  # systems above which names are no longer written beside a figure
-STATIC = ("cka", "procrustes")  # metrics that match trials, and need no embedding
+LEAST_REPLICATES = 20  # below which intervals are refused
 N_ROWS = 200  # of the table on the page; the file has all
 
 
@@ -91,69 +93,124 @@ def compare_files(arguments: argparse.Namespace, command: str) -> Path:
 
 
 def _find(arguments: argparse.Namespace) -> Findings:
-    loading = {key: getattr(arguments, key) for key in LOADING}
+    choices = {
+        name.removeprefix("choice_"): value for name, value in vars(arguments).items() if name.startswith("choice_")
+    }
+    _check(arguments, choices)
+    metric = as_metric(choices.get("metric", "angular"))
     if arguments.operators:
         stated = {"variable": arguments.variable, "axes": "time, channel"}
         loaded = dsa.load_recordings(_announced(arguments.files, "reading"), **stated)
         systems: dict[str, Any] = {name: _as_matrix(name, recording) for name, recording in loaded.items()}
     else:
-        loading["keep_non_finite"] = arguments.omit_non_finite
+        loading = {key: getattr(arguments, key) for key in LOADING} | {"keep_non_finite": arguments.omit_non_finite}
         systems = loaded = dsa.omit_trials(
             dsa.load_recordings(_announced(arguments.files, "reading"), **loading),
             non_finite=arguments.omit_non_finite,
             shorter_than=arguments.omit_shorter_than,
-            matched=arguments.metric in STATIC,
+            matched=is_matched(metric),
         )
     groups = _groups(list(systems), arguments.files, arguments.group_by)
+    how = _comparison(arguments, choices, loaded)
+    single = [] if arguments.operators else [name for name, system in systems.items() if len(system.trials) < 2]
+    if single and arguments.intervals:
+        raise ConfigError(f"--intervals: draws trials again, but {', '.join(single)} have a single one")
+    for name in arguments.explain or ():
+        check_choice("--explain", name, systems)
 
-    embedding = {} if arguments.operators else {key: getattr(arguments, key) for key in EMBEDDING}
-    random = {"seed": arguments.seed, "device": arguments.device}
-    shared, choice = {"metric": arguments.metric, "n_starts": arguments.n_starts, **random}, None
-    if "auto" in embedding.values() and arguments.metric not in STATIC:
-        candidates: dict[str, Any] = {key: None if value == "auto" else value for key, value in embedding.items()}
-        choice = dsa.choose_embedding(systems, **candidates, **random)
-        embedding |= {"n_delays": choice.n_delays, "rank": choice.rank}
+    choice = None
+    if AUTO in (how.n_delays, how.rank, how.horizon):
+        choice = dsa.choose_embedding(systems, how, device=arguments.device)
+        how = choice.applied_to(how)
     store = Path(arguments.output) / UNFINISHED
-    similarity = dsa.compare(systems, **embedding, **shared, n_sweeps=arguments.n_sweeps, store=store)
+    similarity = dsa.compare(systems, how=how, store=store, device=arguments.device)
     sources = {
         "omit_shorter_than": arguments.omit_shorter_than,
         "recordings": {name: recording.settings for name, recording in loaded.items()},
     }
     similarity = replace(similarity, settings=similarity.settings | sources)
-    table = similarity.to_dataframe()
+    how, table = similarity.comparison, similarity.to_dataframe()
 
     floor = None
-    fitted = [operator for operator in similarity.operators.values() if isinstance(operator, dsa.Operator)]
-    if fitted:
-        used = {key: getattr(fitted[0].parameters, key) for key in EMBEDDING}
-        single = [name for name, system in systems.items() if len(system.trials) < 2]
+    if not arguments.operators and not is_matched(metric) and how.windows is None:
         if single:
             warnings.warn(
                 f"no noise floor: {', '.join(single)} have a single trial, which has no two halves", stacklevel=2
             )
         else:
-            floor = dsa.noise_floor(systems, **used, **shared, n_splits=arguments.n_splits)
+            floor = dsa.noise_floor(systems, how, n_splits=arguments.n_splits, device=arguments.device)
             table["noise_floor"] = _floor_of_pairs(table, floor)
     replicates = None
     if arguments.intervals:
         replicates = dsa.trial_replicates(
-            systems, similarity, n_replicates=arguments.intervals, seed=arguments.seed, device=arguments.device
+            systems, similarity, n_replicates=arguments.intervals, seed=how.seed, device=arguments.device
         )
         pairs = np.triu_indices(len(systems), 1)
         table["ci_low"], table["ci_high"] = (limit[pairs] for limit in dsa.distance_intervals(similarity, replicates))
 
     statistics: dict[str, Any] = {}
     if groups:
-        labels, settings = list(groups.values()), {"replicates": replicates, "seed": arguments.seed}
+        labels, settings = list(groups.values()), {"replicates": replicates, "seed": how.seed}
         statistics = {
             "AUROC, pairs of two groups farther apart than pairs of one": dsa.auroc_interval(
                 similarity, labels, **settings
             ),
             "silhouette of the groups": dsa.silhouette_interval(similarity, labels, **settings),
-            "PERMANOVA, pseudo-F": dsa.permanova(similarity, labels, seed=arguments.seed),
+            "PERMANOVA, pseudo-F": dsa.permanova(similarity, labels, seed=how.seed),
         }
     explanation = _explained(arguments, similarity, loaded)
     return Findings(systems, groups, similarity, choice, floor, table, statistics, explanation)
+
+
+def _check(arguments: argparse.Namespace, choices: Mapping[str, Any]) -> None:
+    """Refuse options that could not be followed, before any file is read."""
+    metric = as_metric(choices.get("metric", "angular"))
+    embedding = [name for name in choices if Comparison.__dataclass_fields__[name].metadata["group"] == "embedding"]
+    if arguments.operators and metric.needs == "trials":
+        raise ConfigError(
+            f"--metric {metric.name}: compares recordings, but --operators says that files hold operators"
+        )
+    if arguments.operators and embedding:
+        raise ConfigError(
+            f"--{embedding[0].replace('_', '-')}: has no effect with --operators, which are fitted already"
+        )
+    if arguments.operators and arguments.intervals:
+        raise ConfigError("--intervals: draws trials again, and --operators have none")
+    if arguments.intervals and arguments.intervals < LEAST_REPLICATES:
+        raise ConfigError(f"--intervals: {arguments.intervals} is too few; give {LEAST_REPLICATES} or more")
+    if arguments.explain:
+        if arguments.explain[0] == arguments.explain[1]:
+            raise ConfigError(f"--explain: needs two systems, got {arguments.explain[0]} twice")
+        if metric.needs != "operators":
+            raise ConfigError(f"--explain: metric {metric.name} aligns no operators; use --metric angular")
+
+
+def _comparison(
+    arguments: argparse.Namespace, choices: Mapping[str, Any], loaded: Mapping[str, dsa.Recording]
+) -> Comparison:
+    """The comparison that the options ask for, with sampling intervals in ms from the files if they say them."""
+    metric = as_metric(choices.get("metric", "angular"))
+    given = dict(choices)
+    if not arguments.operators and metric.needs != "trials":
+        given.setdefault("rank", AUTO)
+        if "window" not in given:
+            given.setdefault("n_delays", AUTO)
+    intervals = {name: recording.dt for name, recording in loaded.items()}
+    known = {dt for dt in intervals.values() if dt is not None}
+    if "dt" not in given and None not in intervals.values() and known:
+        timed = {"horizon", "window"} & set(given)
+        if len(known) == 1 or timed or metric.needs == "trials":
+            given["dt"] = known.pop() if len(known) == 1 else intervals
+        else:
+            warnings.warn(
+                f"sampling intervals differ, {min(known):g} to {max(known):g} ms, and systems are compared sample by "
+                f"sample; state --horizon and --delay-window in ms to compare them over equal times", stacklevel=2,
+            )  # fmt: skip
+    for name in ("horizon", "window"):
+        if name in given and given[name] != AUTO and "dt" not in given:
+            option = "--horizon" if name == "horizon" else "--delay-window"
+            raise ConfigError(f"{option}: is a time in ms, and the files do not say their rate; state --sampling-rate")
+    return Comparison().override(**given)
 
 
 def _announced(files: list[str], what: str) -> Iterator[str]:
@@ -196,12 +253,14 @@ def _explained(
     if pair is None:
         farthest = np.unravel_index(similarity.distances.argmax(), similarity.distances.shape)
         pair = [similarity.labels[index] for index in farthest]
-    dt = recordings[similarity.labels[0]].dt
-    if arguments.explain is None and (dt is None or not similarity.operators or similarity.metric == "spectral"):
+    dt = similarity.comparison.interval(pair[0]) or recordings[pair[0]].dt
+    possible = similarity.measure.needs == "operators" and similarity.comparison.windows is None
+    if arguments.explain is None and (dt is None or not possible):
         return None
     if dt is None:
         raise ConfigError("--explain speaks of milliseconds; state --sampling-rate")
-    return None if not similarity.distances.any() else dsa.explain(similarity, *pair, dt=dt)
+    apart = similarity.distances[tuple(similarity.labels.index(name) for name in pair)]
+    return dsa.explain(similarity, *pair, dt=dt) if apart > 0 else None
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -239,23 +298,24 @@ def _described(name: str, system: Any) -> str:
 
 def _sentences(findings: Findings) -> list[str]:
     similarity, table = findings.similarity, findings.table
-    unit = plotting.UNITS[similarity.metric]
+    unit = similarity.unit
     near, far = (table.loc[at()] for at in (table["distance"].idxmin, table["distance"].idxmax))
     said = [
-        f"{len(similarity.labels)} systems, {len(table)} pairs, compared by {plotting.NAMES[similarity.metric]}.",
+        f"{len(similarity.labels)} systems, {len(table)} pairs, compared by {title(similarity.measure)}.",
         f"Nearest are {near['system_a']} and {near['system_b']} ({near['distance']:.3g} {unit}), farthest "
         f"{far['system_a']} and {far['system_b']} ({far['distance']:.3g} {unit}).",
     ]
-    if similarity.metric == "angular":
+    if similarity.measure.bounded:
         gap = ((table["distance"] - table["lower_bound"]) / table["distance"].where(table["distance"] > 0)).median()
         said.append(
-            f"No transform brings a pair nearer than its lower bound, {1 - gap:.0%} of the distance in the median."
+            f"The lower bound is {1 - gap:.0%} of the distance (median): no alignment can give a smaller distance."
         )
     if findings.floor is not None:
         below = int((table["distance"] <= table["noise_floor"]).sum())
         said.append(
-            f"Noise floor, the distance between halves of one system's trials: {findings.floor.median():.3g} {unit} in "
-            f"the median. {below} of {len(table)} pairs do not rise above theirs: these data do not tell them apart."
+            f"The noise floor, the distance between halves of one system's trials, is {findings.floor.median():.3g} "
+            f"{unit} (median). {below} of {len(table)} pairs are below their noise floor: with these data they cannot "
+            f"be told apart."
         )
     if "ci_low" in table:
         alike = int((table["ci_low"] == 0).sum())
@@ -275,11 +335,12 @@ def _matrix(findings: Findings) -> str:
     axes = figure.subplots()
     if groups is None and k > MANY:
         groups = ["all"] * k
-    below = "lower_bounds" if similarity.metric in ("angular", "euclidean") else None
+    below = "lower_bounds" if similarity.measure.bounded else None
     plotting.plot_distances(similarity, axes, groups, below=below, floor=floor)
     if findings.groups:
         plotting.group_legend(axes, plotting.group_colors(groups or []), loc="lower left", bbox_to_anchor=(0, -0.2))
-    return picture(figure, "Systems in the order of their tree. Dots: pairs below their noise floor.")
+    dots = " Dots: pairs below their noise floor." if floor is not None else ""
+    return picture(figure, f"Systems in the order of their tree.{dots}")
 
 
 def _map(findings: Findings) -> str:
@@ -287,7 +348,7 @@ def _map(findings: Findings) -> str:
     places, stress = similarity.to_plane()
     figure = Figure((6.5, 5), layout="constrained")
     axes = figure.subplots()
-    unit = plotting.UNITS[similarity.metric]
+    unit = similarity.unit
     plotting.plot_map(places, stress, list(findings.groups.values()) or ["system"] * len(places), axes, unit=unit)
     if findings.groups:
         axes.legend(frameon=False)
@@ -295,7 +356,7 @@ def _map(findings: Findings) -> str:
         for name, place in zip(similarity.labels, places, strict=True):
             axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
     return picture(
-        figure, "Multidimensional scaling: distances on paper resemble the distances, the more the less stress."
+        figure, "Multidimensional scaling map. Low stress (below 0.1) means that distances on the map are faithful."
     )
 
 

@@ -108,8 +108,8 @@ def test_damaged_block_is_solved_again(tmp_path, solved_blocks, damage):
 def test_operator_without_direction_is_named_whatever_its_block():
     operators = OPERATORS.clone()
     operators[7] = 0
+    names = [f"system {name!r}" for name in "abcdefghi"]
     with pytest.raises(DataError, match="system 'h' is zero"):
-        names = [f"system {name!r}" for name in "abcdefghi"]
         solve_pairs(METRICS["angular"], operators, FIRST, SECOND, BUDGET, names=names)
 
 

@@ -266,7 +266,7 @@ def test_trials_units_and_windows_are_chosen_by_the_tables():
     ("choices", "message"),
     [
         ({"sampling_rate": None}, "spikes have no sampling rate; say at which to count them"),
-        ({"variable": "units"}, "variable = 'units' is for arrays of .npy, .npz and .mat files only"),
+        ({"variable": "units"}, "variable = 'units' is for arrays, such as those of .npy, .npz and .mat files only"),
         ({"align_to": "go_cue"}, "align_to and window belong together"),
         ({"align_to": "go_cu", "window": (0, 1)}, "did you mean 'go_cue'"),
         ({"align_to": "rule", "window": (0, 1)}, "align_to = 'rule' is none of"),
@@ -341,7 +341,7 @@ def test_damaged_files_are_refused(kind, damage, tmp_path, trials):
 def test_archive_under_another_name_is_refused(tmp_path, trials):
     np.savez(tmp_path / "a.npz", trials)
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
-    with pytest.raises(DataError, match=r"it is a zip archive, as .npz files are"):
+    with pytest.raises(DataError, match=r"a.npy is a zip archive, as .npz files are; rename it to a.npz"):
         load_recording(tmp_path / "a.npy")
 
 
@@ -452,7 +452,7 @@ def test_trials_with_nan_are_kept_where_asked_and_change_no_other(tmp_path, tria
         ({"smooth": 20}, "smooth = 20 ms needs a sampling rate; give sampling_rate in Hz"),
         ({"smooth": -1, "sampling_rate": 1}, "smooth = -1 is not a time in ms of at least 0"),
         ({"decimate": 0}, "decimate = 0 is not a whole number of at least 1"),
-        ({"units": "area == 'PFC'"}, "units = .* is for spikes of .nwb files only"),
+        ({"units": "area == 'PFC'"}, "units = .* is for spikes, such as those of .nwb files only"),
     ],
 )
 def test_choices_that_do_not_fit_are_refused(choices, message, tmp_path, trials):

@@ -41,7 +41,7 @@ def tuned() -> LeakyRNN:
     return network
 
 
-# ---- recording ---------------------------------------------------------------------------------------------------
+# ---- recording -------------------------------------------------------------------------------------------------------
 
 
 def test_a_read_out_of_the_inputs_is_recorded_as_it_is(tuned):
@@ -83,7 +83,7 @@ def test_random_trials_and_composed_rules_can_be_recorded(tuned):
     assert record_activity(tuned, "fdgo", 7, mode="random", seed=4).hidden[..., 5].eq(0).all()
 
 
-# ---- task variance -----------------------------------------------------------------------------------------------
+# ---- task variance ---------------------------------------------------------------------------------------------------
 
 
 def variance_by_hand(strengths: np.ndarray, directions: np.ndarray) -> float:
@@ -134,7 +134,7 @@ def test_fractional_variance_tells_which_rule_a_unit_serves(tuned):
     np.testing.assert_allclose(same, 0, atol=1e-6)  # float32 states
 
 
-# ---- clusters ----------------------------------------------------------------------------------------------------
+# ---- clusters --------------------------------------------------------------------------------------------------------
 
 
 def made_up(profiles: np.ndarray, columns=("a", "b", "c")) -> TaskVariance:
@@ -191,15 +191,15 @@ def test_inactive_units_are_left_out():
 
 def test_too_few_units_to_cluster_are_refused():
     for profiles in (np.eye(2), np.zeros((5, 2)), np.ones((5, 2))):
-        with pytest.raises(MultitaskError, match="too few or too alike to cluster"):
+        with pytest.raises(MultitaskError, match="clustering requires at least three active units"):
             cluster_units(made_up(profiles, ("a", "b")))
-    with pytest.raises(MultitaskError, match=r"n_clusters = 9 does not fit the units of network 0: choose 2 to 3"):
+    with pytest.raises(MultitaskError, match=r"n_clusters = 9: must be between 2 and 3 for network 0"):
         cluster_units(made_up(np.repeat(np.eye(3), 5, 0)), n_clusters=9)
     with pytest.raises(MultitaskError, match="network = 1 does not exist: the ensemble has 1"):
         cluster_units(made_up(np.eye(3)), 1)
 
 
-# ---- principal components ----------------------------------------------------------------------------------------
+# ---- principal components --------------------------------------------------------------------------------------------
 
 
 def test_components_of_states_in_a_plane_span_it():
@@ -228,7 +228,7 @@ def test_components_have_one_sign():
 
 
 def test_components_of_nothing_are_refused():
-    with pytest.raises(MultitaskError, match="n_components = 7 does not fit 6 units"):
+    with pytest.raises(MultitaskError, match="n_components = 7: must be between 1 and 6, the number of units"):
         principal_components(torch.randn(1, 2, 3, 6), 7)
     with pytest.raises(MultitaskError, match="hidden states do not vary"):
         principal_components(torch.ones(1, 2, 3, 6))
@@ -270,5 +270,5 @@ def test_matched_distance_is_zero_only_where_states_hold_the_direction_that_is_m
     np.testing.assert_allclose(matched_distance(go, seen, stimulus, stimulus), 0, atol=1e-6)
     np.testing.assert_allclose(matched_distance(go, done, stimulus, response), 0, atol=1e-6)
     np.testing.assert_allclose(matched_distance(go, done, stimulus, stimulus), 2, atol=1e-6)
-    with pytest.raises(MultitaskError, match="no direction is in both sets of trials"):
+    with pytest.raises(MultitaskError, match="no direction occurs in both sets of trials"):
         matched_distance(go, done, stimulus, stimulus + 0.1)

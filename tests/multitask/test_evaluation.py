@@ -14,7 +14,7 @@ from multitask.trials import MultitaskError, bump
 
 
 def answers(batch, direction: torch.Tensor, fixation: torch.Tensor) -> torch.Tensor:
-    """Outputs that point to a direction and fixate at the last step and say nothing before, (trial, time, unit)."""
+    """Outputs with a direction and a fixation value at the last step, zero before, (trial, time, unit)."""
     outputs = torch.full((batch.n_trials, batch.n_times, 33), 0.3, dtype=torch.float64)
     outputs[:, -1, 0] = fixation
     outputs[:, -1, 1:] = 0.05 + bump(direction.double())
@@ -31,7 +31,7 @@ def network() -> LeakyRNN:
     return LeakyRNN(NetworkParameters(n_rnn=16, dt=50.0), n_networks=2, seed=0)
 
 
-# ---- decoding and scoring ----------------------------------------------------------------------------------------
+# ---- decoding and scoring --------------------------------------------------------------------------------------------
 
 
 def test_population_vector_finds_every_direction():
@@ -43,13 +43,13 @@ def test_population_vector_finds_every_direction():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_targets_are_right_answers(rule):
+def test_targets_are_correct_responses(rule):
     batch = generate_trials(rule, 40, seed=0)
     assert score_trials(batch.targets, batch).eq(1).all()
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_fixating_is_right_on_no_go_trials_alone(rule):
+def test_fixating_is_correct_only_on_no_go_trials(rule):
     batch = generate_trials(rule, 40, seed=0)
     fixating = answers(batch, batch.response.nan_to_num(0.0), torch.tensor(0.8))
     assert score_trials(fixating, batch).bool().equal(batch.response.isnan())
@@ -91,7 +91,7 @@ def test_scores_of_an_ensemble_are_those_of_its_networks():
 
 def test_outputs_of_another_shape_are_refused():
     batch = generate_trials("fdgo", 3, seed=0)
-    with pytest.raises(MultitaskError, match=r"outputs have shape \(3, 5, 33\), but the batch of 'fdgo' needs"):
+    with pytest.raises(MultitaskError, match=r"outputs have shape \(3, 5, 33\), but the batch of 'fdgo' requires"):
         score_trials(torch.zeros(3, 5, 33), batch)
 
 
@@ -103,12 +103,12 @@ def test_outputs_that_are_not_finite_are_refused_with_their_place():
         score_trials(outputs, batch)
 
 
-# ---- performance -------------------------------------------------------------------------------------------------
+# ---- performance -----------------------------------------------------------------------------------------------------
 
 
 def test_networks_that_always_fixate_are_right_on_half_of_the_match_trials(network):
     silent = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
-    silent["b_out"][..., 0] = 5.0  # fixation unit on, whatever comes
+    silent["b_out"][..., 0] = 5.0  # the fixation unit is always on
     result = evaluate(network.with_weights(silent), ["fdgo", "dm1", "dmsgo", "dmcnogo"], n_trials=512)
     assert (result.performance[:, :2] == 0).all()
     assert result.performance[:, 2:] == pytest.approx(np.full((2, 2), 0.5), abs=0.1)  # 4.5 standard errors of 512 coins
@@ -157,11 +157,11 @@ def test_cross_entropy_outputs_are_shares_of_one(network):
     assert (fixates["cross_entropy"] < fixates["lsq"]).all()
 
 
-# ---- psychometric curves -----------------------------------------------------------------------------------------
+# ---- psychometric curves ---------------------------------------------------------------------------------------------
 
 
 def integrator(parameters: NetworkParameters, modality: int) -> LeakyRNN:
-    """Two networks whose units copy the ring of one modality and hold it; the second says the opposite of the first."""
+    """Two networks whose units copy and keep the ring of one modality; the second responds opposite to the first."""
     network = LeakyRNN(parameters, n_networks=2)
     weights = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
     ring = slice(1 + 32 * (modality - 1), 1 + 32 * modality)
@@ -194,7 +194,7 @@ def test_the_ignored_modality_carries_the_coherence_it_is_given():
     assert curve.proportion[0].tolist() == [1, 1]
 
 
-def test_a_network_that_points_nowhere_near_has_made_no_choice():
+def test_directions_far_from_both_stimuli_count_as_no_choice():
     quiet = integrator(RELU, 1)
     quiet.weights["w_out"].zero_()
     quiet.weights["b_out"][..., 1:9] = 5.0  # always points to the middle of the units 0 to 7, 39 degrees
@@ -204,20 +204,20 @@ def test_a_network_that_points_nowhere_near_has_made_no_choice():
     assert curve.proportion[0, 0] == 0.5
 
 
-# ---- bad input ---------------------------------------------------------------------------------------------------
+# ---- invalid arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rules": []}, "rules is empty: name at least one"),
+        ({"rules": []}, "rules is empty: name at least one rule"),
         ({"rules": "dm1"}, r"rules must be a sequence of names, but is the string 'dm1': write \['dm1'\]"),
         ({"rules": ["dm"]}, r"unknown rule 'dm': did you mean 'dm"),
         ({"n_trials": 0}, "n_trials = 0: must be a whole number >= 1"),
         ({"batch_size": 0}, "batch_size = 0: must be a whole number >= 1"),
-        ({"noise": -1.0}, "noise must be a finite number >= 0, but is -1.0"),
-        ({"loss": "mse"}, "unknown loss 'mse': known are lsq, cross_entropy"),
-        ({"easiness": 2.0}, r"easiness must lie in \[0, 1\]"),
+        ({"noise": -1.0}, "noise = -1.0: must be a finite number >= 0"),
+        ({"loss": "mse"}, "unknown loss 'mse': choose from lsq, cross_entropy"),
+        ({"easiness": 2.0}, r"easiness = 2.0: must be a number in \[0, 1\]"),
     ],
 )
 def test_bad_arguments_of_an_evaluation_are_refused(network, arguments, message):
@@ -228,8 +228,8 @@ def test_bad_arguments_of_an_evaluation_are_refused(network, arguments, message)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rule": "fdgo"}, "rule 'fdgo' has no coherence to vary; rules that have are dm1, dm2"),
-        ({"coherences": []}, "coherences is empty: a curve needs at least one"),
+        ({"rule": "fdgo"}, "rule 'fdgo' has no coherence to vary; choose from dm1, dm2"),
+        ({"coherences": []}, "coherences is empty: give at least one coherence"),
         ({"times": {}}, "missing: stim_time"),
         ({"n_trials": 0}, "n_trials = 0"),
     ],

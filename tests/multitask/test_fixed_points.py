@@ -44,7 +44,7 @@ def test_two_attractors_and_the_saddle_between_them_are_found_with_their_time_co
     assert points.time_constants[by_place, 0][1] < 0  # growth
 
 
-def test_linear_network_has_one_point_where_algebra_puts_it():
+def test_linear_network_has_its_one_fixed_point():
     # relu above threshold: h = h W + b, so h* = b (I - W)^-1
     generator = torch.Generator().manual_seed(0)
     w = 0.3 * torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_line_of_fixed_points_has_an_infinite_time_constant():
     assert points.time_constants.isinf().all()
 
 
-def test_ghost_of_a_vanished_point_is_slow_and_not_fixed():
+def test_a_slow_point_beyond_a_fold_is_not_a_fixed_point():
     # h = tanh(2 h + b): a fold at h^2 = 1/2 annihilates two of three points; just beyond it a slow passage is left
     h_fold = -math.sqrt(0.5)
     fold = math.atanh(h_fold) - 2 * h_fold
@@ -170,10 +170,10 @@ def test_nothing_slow_enough_gives_no_points():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"inputs": torch.zeros(3, 85)}, r"inputs have shape \(3, 85\): one constant input \(85,\) is needed"),
-        ({"starts": torch.zeros(1, 4, 5)}, r"starts have shape \(1, 4, 5\): needed is \(1, n_starts, 2\)"),
+        ({"inputs": torch.zeros(3, 85)}, r"inputs have shape \(3, 85\): must be one constant input, \(85,\)"),
+        ({"starts": torch.zeros(1, 4, 5)}, r"starts have shape \(1, 4, 5\): must be \(1, n_starts, 2\)"),
         ({"starts": torch.zeros(1, 0, 2)}, r"starts have shape \(1, 0, 2\)"),
-        ({"starts": torch.full((1, 4, 2), math.nan)}, "starts are not finite: network 0"),
+        ({"starts": torch.full((1, 4, 2), math.nan)}, "starts of network 0 are not finite"),
         ({"slowest": 0.0}, "slowest = 0.0: must be positive"),
         ({"apart": -1.0}, "apart = -1.0: must be positive"),
         ({"max_steps": 0}, "max_steps = 0: must be positive"),
@@ -186,7 +186,7 @@ def test_bad_arguments_are_refused(change, message):
         find_fixed_points(network, **arguments)
 
 
-# ---- pushed off a point ----------------------------------------------------------------------------------------------
+# ---- simulations near a point ----------------------------------------------------------------------------------------
 
 BUMPS = torch.tensor([[[2.0]]]), torch.zeros(1, 1, 1)  # h = tanh(2 h): attractors at +-0.9575, a saddle at 0
 
@@ -279,13 +279,16 @@ def test_slow_jacobian_is_the_jacobian_on_the_subspace_of_its_slowest_modes():
         assert slow.norm().item() == pytest.approx((basis.T @ one.jacobian[0] @ basis).norm().item())  # for any basis
 
 
-def test_a_cut_through_a_pair_is_refused():
+def test_a_rank_that_splits_a_conjugate_pair_is_refused():
     network = rotating()
     points = find_fixed_points(network, NO_INPUT, starts_for(network, 10, 0.5).abs() + 1)
-    message = r"rank = 2 cuts between modes of equal modulus at 1 of 2 points, first at point 1; take points.subset\("
+    message = r"rank = 2 splits modes of equal modulus at 1 of 2 points, first at point 1: use points.subset\("
     with pytest.raises(MultitaskError, match=message):
         points.slow_jacobian(2)
-    for rank, message in ((3, "rank = 3: must be below the 3 units"), (0, "rank = 0: must be a whole number >= 1")):
+    for rank, message in (
+        (3, "rank = 3: must be less than the number of units, 3"),
+        (0, "rank = 0: must be a whole number >= 1"),
+    ):
         with pytest.raises(MultitaskError, match=message):
             points.separable(rank)
 
@@ -293,19 +296,19 @@ def test_a_cut_through_a_pair_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_trials": 3}, "n_trials = 3: must be even, since pushes come in opposite pairs"),
+        ({"n_trials": 3}, "n_trials = 3: must be even, since trials start in pairs on opposite sides"),
         ({"n_trials": 0}, "n_trials = 0: must be a whole number >= 2"),
         ({"n_times": 0}, "n_times = 0: must be a whole number >= 1"),
         ({"size": 0.0}, "size = 0.0: must be a finite number > 0"),
         ({"seed": -1}, "seed = -1: must be a whole number >= 0"),
-        ({"inputs": torch.zeros(3)}, r"inputs have shape \(3,\): one constant input \(85,\) is needed"),
+        ({"inputs": torch.zeros(3)}, r"inputs have shape \(3,\): must be one constant input, \(85,\)"),
         (
             {"network": linear_pair()},
-            r"points are 1 units of networks \[0\]: they do not belong to 2 networks of 5 units",
+            r"points have 1 units and belong to networks \[0\], but the ensemble has 2 networks of 5",
         ),
     ],
 )
-def test_impossible_pushes_are_refused(change, message):
+def test_invalid_arguments_of_perturbed_are_refused(change, message):
     network = network_with(*BUMPS)
     points = find_fixed_points(network, NO_INPUT, starts_for(network))
     arguments = {"network": network, "inputs": NO_INPUT, "n_trials": 2, "n_times": 3} | change
@@ -313,8 +316,8 @@ def test_impossible_pushes_are_refused(change, message):
         perturbed(**{"points": points} | arguments)
 
 
-def test_without_points_there_is_nothing_to_push():
+def test_perturbed_without_points_is_refused():
     network = network_with(*BUMPS)
     none = find_fixed_points(network, NO_INPUT, starts_for(network)).subset([])
-    with pytest.raises(MultitaskError, match="points are none: there is nothing to push the networks off"):
+    with pytest.raises(MultitaskError, match="points is empty: give at least one point"):
         perturbed(network, none, NO_INPUT, n_trials=2, n_times=3)

@@ -1,4 +1,4 @@
-"""Groups of networks: who trains with whom, that histories are true, and all that is refused."""
+"""Groups of networks: ensembles and histories, run folders, results, and invalid arguments."""
 
 import pickle
 import shutil
@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask import training
 from multitask.evaluation import evaluate
 from multitask.groups import Ensemble, Group, TrainedGroups, history, in_waves, learnt, train_groups
 from multitask.network import WEIGHT_GROUPS, LeakyRNN, NetworkParameters
 from multitask.tasks import RULES
 from multitask.training import TrainingParameters, train
+from multitask.training.loop import Trainer
 from multitask.trials import MultitaskError
 
 TINY = NetworkParameters(n_rnn=8, activation="relu", dt=100.0)
@@ -182,10 +182,10 @@ def test_groups_added_leave_others_alone(trained, tmp_path):
     fewer = {name: GROUPS[name] for name in ("untrained", "master", "anti", "anti, frozen")}
     small_set = small(tmp_path, fewer)
     ours, theirs = folders(small_set), folders(trained)
-    assert ours["anti"] == theirs["anti"]  # an ensemble that nobody joined
+    assert ours["anti"] == theirs["anti"]  # an ensemble without a new group
     assert ours["master"] != theirs["master"]
     assert ours["anti, frozen"] != theirs["anti, frozen"]
-    for name in fewer:  # the first of their ensembles, which see the same noise whoever stands behind them
+    for name in fewer:  # the first groups of their ensembles have the same noise whatever comes after them
         assert equal(small_set.network(name), trained.network(name))
 
 
@@ -208,15 +208,15 @@ def test_named_groups_are_trained_with_those_beside_and_before_them(trained, tmp
     assert list(small(tmp_path, names=["untrained"]).groups) == ["untrained"]
 
 
-def test_what_is_trained_is_read(trained, monkeypatch):
+def test_finished_groups_are_loaded_and_not_trained_again(trained, monkeypatch):
     folder = trained.runs["master"].folder.parent
-    monkeypatch.setattr(training._Trainer, "advance", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "advance", lambda self: pytest.fail("trained again"))
     again = small(folder)
     assert all(equal(again.network(name), trained.network(name)) for name in GROUPS)
 
 
-def test_training_goes_on_where_it_was_stopped(trained, tmp_path, monkeypatch):
-    advance, left = training._Trainer.advance, iter(range(10))  # two runs and a half
+def test_interrupted_training_of_groups_is_resumed(trained, tmp_path, monkeypatch):
+    advance, left = Trainer.advance, iter(range(10))  # two runs and a half
 
     def interrupted(self):
         if next(left, None) is None:
@@ -224,7 +224,7 @@ def test_training_goes_on_where_it_was_stopped(trained, tmp_path, monkeypatch):
         advance(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Trainer, "advance", interrupted)
+        patch.setattr(Trainer, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             small(tmp_path)
     first = next(tmp_path.glob("master*")) / "log.csv"
@@ -234,14 +234,14 @@ def test_training_goes_on_where_it_was_stopped(trained, tmp_path, monkeypatch):
     assert all(equal(resumed.network(name), trained.network(name)) for name in GROUPS)
 
 
-def test_run_from_other_starts_is_not_taken_for_ours(tmp_path, monkeypatch):
+def test_a_run_from_other_initial_networks_is_refused(tmp_path, monkeypatch):
     groups = {name: GROUPS[name] for name in ("anti", "anti, free")}
     small(tmp_path, groups)
     shutil.rmtree(next(tmp_path.glob("anti_8_units*")))
-    monkeypatch.setattr("multitask.groups._seed", lambda seed, name: 7)  # as if another machine made other networks
-    with pytest.raises(
-        MultitaskError, match=r"holds a run with other settings, it differs in start: .*of 'anti, free'"
-    ):
+    monkeypatch.setattr(
+        "multitask.groups.runs._seed", lambda seed, name: 7
+    )  # as if another machine made other networks
+    with pytest.raises(MultitaskError, match=r"contains a run with other settings: start = .*of 'anti, free'"):
         small(tmp_path, groups)
 
 
@@ -257,7 +257,7 @@ def test_work_can_be_sent_to_another_process(trained, tmp_path, monkeypatch):
         def __call__(self, calls):
             return super().__call__(pickle.loads(pickle.dumps(list(calls))))
 
-    monkeypatch.setattr("multitask.groups.Parallel", Elsewhere)
+    monkeypatch.setattr("joblib.Parallel", Elsewhere)
     sent = small(tmp_path, names=["anti, free"])
     assert equal(sent.network("anti, free"), trained.network("anti, free"))
 
@@ -275,7 +275,7 @@ def test_bars_of_steps_are_shown_only_where_one_ensemble_is_trained_at_a_time(tm
     assert "training" not in parallel
 
 
-# ---- what is told ----------------------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------------------
 
 
 def test_performance_is_that_of_each_network_on_trials_common_to_all(trained):
@@ -321,7 +321,7 @@ def test_learnt_rules_are_those_of_the_whole_history(trained):
     assert trained.learnt("untrained") == ()
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- invalid arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -329,23 +329,23 @@ def test_learnt_rules_are_those_of_the_whole_history(trained):
     [
         ({"rules": ("dm1", "delaygoo")}, r"unknown rule 'delaygoo': did you mean 'delaygo'\?"),
         ({"rules": "dm1"}, r"rules must be a sequence of names, but is the string 'dm1': write \['dm1'\]"),
-        ({"rules": ("dm1", "dm1")}, "rules: 'dm1' stands there twice; keep one"),
+        ({"rules": ("dm1", "dm1")}, "rules: 'dm1' is listed twice; keep one"),
         (
             {"rules": ("dm1",), "frozen": ("recurent",)},
             "unknown weights in frozen 'recurent': did you mean 'recurrent'",
         ),
-        ({"rules": ("dm1",), "frozen": ("input", "input")}, "frozen: 'input' stands there twice; keep one"),
-        ({"rules": ("dm1",), "frozen": tuple(WEIGHT_GROUPS)}, "frozen names all weights: nothing is left to train"),
-        ({"frozen": ("input",)}, r"frozen = \['input'\]: without rules nothing is trained; name rules"),
-        ({"after": "a"}, "after = 'a': without rules the group would be that one; name rules"),
+        ({"rules": ("dm1",), "frozen": ("input", "input")}, "frozen: 'input' is listed twice; keep one"),
+        ({"rules": ("dm1",), "frozen": tuple(WEIGHT_GROUPS)}, "frozen names all weights, so there is nothing to train"),
+        ({"frozen": ("input",)}, r"frozen = \['input'\]: has no effect without rules; name rules"),
+        ({"after": "a"}, "after = 'a': without rules this would be the same group; name rules"),
         ({"rules": ("dm1",), "n_networks": 0}, "n_networks = 0: must be a whole number >= 1"),
         (
             {"rules": ("dm1",), "after": "a", "n_networks": 2},
-            "n_networks = 2: a group has the networks of the group it is after, 'a'; give their number there",
+            "n_networks = 2: a group after another one has as many networks as that one",
         ),
     ],
 )
-def test_group_that_cannot_be_is_refused(arguments, message):
+def test_invalid_groups_are_refused(arguments, message):
     with pytest.raises(MultitaskError, match=message):
         Group(**arguments)
 
@@ -363,7 +363,7 @@ WRONG = [
     ({"a": Group(("dm1",), after="a")}, "groups.a.after: groups follow one another in a circle: a after a"),
     (
         {"a": DM, "b": Group(("dm2",), after="a"), "c": Group(("dm2",), after="a")},
-        "groups.c.after: the group is the same as 'b', after the same networks; leave one out",
+        "groups.c.after: the group is the same as 'b'; remove one of them",
     ),
     (
         {"a": DM, "b": Group(("oic",))},
@@ -385,7 +385,10 @@ def test_groups_that_do_not_fit_are_refused_before_anything_is_trained(groups, m
     ("changes", "message"),
     [
         ({"frozen": ("input",)}, r"training.frozen: \['input'\]: each group says what is frozen in it"),
-        ({"checkpoint_steps": (2, 5)}, "training.checkpoint_steps: step 5 never comes where a group learns in 4 steps"),
+        (
+            {"checkpoint_steps": (2, 5)},
+            "training.checkpoint_steps: step 5 is after the last step of a group with 4 steps",
+        ),
         ({"rule_weights": {"dm2": 5.0}}, "training.rule_weights: no group learns 'dm2'; take it out"),
         ({"names": ["mastre"]}, "unknown group 'mastre': did you mean 'master'"),
         ({"n_networks": 0}, "n_networks = 0: must be a whole number >= 1"),
@@ -398,10 +401,10 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_trained(change
     assert not list(tmp_path.iterdir())
 
 
-def test_networks_that_explode_are_told_with_their_groups(tmp_path):
+def test_errors_of_diverged_networks_name_their_groups(tmp_path):
     with pytest.raises(MultitaskError) as caught:
         small(tmp_path, names=["master"], learning_rate=1e8, clip="none")
-    assert "has exploded" in str(caught.value)
+    assert "has diverged" in str(caught.value)
     assert str(caught.value).endswith(
         "The networks of the groups are 0 to 1 of 'master', 2 to 3 of 'twin', 4 to 5 of 'grown'"
     )
@@ -418,9 +421,9 @@ def test_unknown_groups_and_steps_are_refused(trained):
     for ask in (trained.network, trained.steps, trained.learnt):
         with pytest.raises(MultitaskError, match="unknown group 'twins': did you mean 'twin'"):
             ask("twins")
-    with pytest.raises(MultitaskError, match="holds no checkpoint of step 3; checkpoints: 0, 1, 2, 4"):
+    with pytest.raises(MultitaskError, match="contains no checkpoint of step 3; available: 0, 1, 2, 4"):
         trained.network("master", 3)
-    with pytest.raises(MultitaskError, match="group 'untrained' is untrained and has no step 3; 0 is all there is"):
+    with pytest.raises(MultitaskError, match="group 'untrained' is untrained and has no step 3; it has only step 0"):
         trained.network("untrained", 3)
 
 

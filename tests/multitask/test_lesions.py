@@ -1,4 +1,4 @@
-"""The cost of silencing clusters of units, against lesions made one by one."""
+"""The cost of silencing clusters of units, compared with single lesions."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ RULES = ("dmsgo", "fdgo")
 
 @pytest.fixture
 def network() -> LeakyRNN:
-    """Unit 0 says "fixate" for ever, units 1 to 3 say nothing: right in the trials of dmsgo that do not match alone."""
+    """Unit 0 always signals fixation, units 1 to 3 are silent: correct only in dmsgo trials that do not match."""
     one = LeakyRNN(NetworkParameters(n_rnn=4, activation="relu", dt=50.0, sigma_rec=0.0))
     weights = {name: torch.zeros_like(weight) for name, weight in one.weights.items()}
     weights["b"][0, 0, 0], weights["w_out"][0, 0, 0], weights["b_out"][0, 0, 0] = 1.0, 20.0, -10.0
@@ -27,7 +27,7 @@ def clusters() -> Clusters:
     return Clusters(np.array([0, 2, 3]), np.array([0, 1, 1]), np.ones((3, 2)), RULES, {2: 0.5})
 
 
-def test_cluster_that_holds_fixation_costs_the_trials_without_answer(network, clusters):
+def test_lesion_of_the_fixation_unit_costs_the_trials_without_response(network, clusters):
     lesions = lesion_clusters(network, clusters, RULES, n_trials=64, noise=0.0)
     intact = evaluate(network, RULES, n_trials=64, noise=0.0).performance[0]
     np.testing.assert_array_equal(lesions.intact, intact)
@@ -68,7 +68,7 @@ def test_table_has_a_row_for_each_cluster_and_rule(network, clusters):
 
 
 def test_ensembles_and_missing_controls_are_refused(network, clusters):
-    with pytest.raises(MultitaskError, match=r"an ensemble of 2, .* pass network.subset\(\[0\]\)"):
+    with pytest.raises(MultitaskError, match=r"an ensemble of 2, .* use network.subset\(\[0\]\)"):
         lesion_clusters(network.subset([0, 0]), clusters, RULES)
     with pytest.raises(MultitaskError, match="n_controls = 0"):
         lesion_clusters(network, clusters, RULES, n_controls=0)

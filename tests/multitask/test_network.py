@@ -325,7 +325,7 @@ def test_each_network_may_have_lesions_of_its_own():
     assert network.weights["w_out"][0, 2].all()  # the network itself is unchanged
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- invalid arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -345,8 +345,11 @@ def test_each_network_may_have_lesions_of_its_own():
         ({"sigma_rec": math.nan}, r"network.sigma_rec = nan"),
         ({"n_rule": 85}, r"network.n_rule = 85: must be below n_input = 85"),
         ({"n_output": 0}, r"network.n_output = 0: must be a whole number >= 1"),
-        ({"mix_rule": True}, r"network.mix_rule = True: only separate inputs are mixed; set use_separate_input = True"),
-        ({"use_separate_input": True, "rnn_type": "LeakyGRU"}, r"use_separate_input = True: is for LeakyRNN only"),
+        ({"mix_rule": True}, r"network.mix_rule = True: requires use_separate_input = True"),
+        (
+            {"use_separate_input": True, "rnn_type": "LeakyGRU"},
+            r"use_separate_input = True: available only for LeakyRNN",
+        ),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(changes, message):
@@ -359,7 +362,7 @@ def test_parameters_that_cannot_be_are_refused(changes, message):
     [
         ({"n_networks": 0}, r"n_networks = 0: must be a whole number >= 1"),
         ({"seed": -1}, r"seed = -1: must be a whole number >= 0"),
-        ({"device": "gpu"}, r"device 'gpu' is not a device: write 'cpu', 'cuda' or 'cuda:1'"),
+        ({"device": "gpu"}, r"device 'gpu' is not a device: use 'cpu', 'cuda' or 'cuda:1'"),
     ],
 )
 def test_ensembles_that_cannot_be_are_refused(arguments, message):
@@ -369,18 +372,18 @@ def test_ensembles_that_cannot_be_are_refused(arguments, message):
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(MultitaskError, match=r"device 'cuda' was asked for, but .*0 CUDA"):
+    with pytest.raises(MultitaskError, match=r"device 'cuda' was requested, but .*0 CUDA"):
         LeakyRNN(NetworkParameters(n_rnn=4), device="cuda")
 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((3, 85), r"inputs have shape \(3, 85\): needed is \(n_trials, n_times, 85\)"),
+        ((3, 85), r"inputs have shape \(3, 85\): must be \(n_trials, n_times, 85\)"),
         ((3, 10, 84), r"inputs have shape \(3, 10, 84\)"),
         ((0, 10, 85), r"inputs have shape \(0, 10, 85\)"),
         ((3, 0, 85), r"inputs have shape \(3, 0, 85\)"),
-        ((3, 4, 10, 85), r"inputs hold 3 batches for 2 networks: give one for all, or one for each"),
+        ((3, 4, 10, 85), r"inputs have 3 batches for 2 networks: give one batch, or one for each"),
     ],
 )
 def test_inputs_of_another_shape_are_refused(shape, message):
@@ -389,12 +392,12 @@ def test_inputs_of_another_shape_are_refused(shape, message):
 
 
 def test_lesions_of_units_that_are_not_there_are_refused():
-    with pytest.raises(MultitaskError, match="unit 6 cannot be lesioned: units are numbered 0 to 5"):
+    with pytest.raises(MultitaskError, match="unit 6 does not exist: units are numbered 0 to 5"):
         small().lesion([2, 6])
-    with pytest.raises(MultitaskError, match=r"mask of shape \(6,\): needed is \(2, 6\)"):
+    with pytest.raises(MultitaskError, match=r"mask of shape \(6,\): must be \(2, 6\)"):
         small().lesion(torch.ones(6, dtype=torch.bool))
 
 
 def test_the_class_must_fit_the_parameters():
-    with pytest.raises(MultitaskError, match="'LeakyGRU' is not 'LeakyRNN': make_network picks the class"):
+    with pytest.raises(MultitaskError, match="'LeakyGRU' is not 'LeakyRNN': use make_network"):
         LeakyRNN(NetworkParameters(rnn_type="LeakyGRU"))

@@ -1,4 +1,4 @@
-"""Figures: every axis is labelled with its unit, and shows what the result holds."""
+"""Figures: axes have labels with units, and show the values of the result."""
 
 from collections.abc import Iterator
 
@@ -51,7 +51,7 @@ def test_trial_shows_targets_and_outputs_over_milliseconds(activity):
 
 def test_trial_needs_an_axis_for_each_panel(activity):
     _, axes = plt.subplots(3)
-    with pytest.raises(MultitaskError, match="a trial of 'delaygo' needs 4 axes, but 3 came"):
+    with pytest.raises(MultitaskError, match="axes has 3 axes: a trial of 'delaygo' requires 4"):
         plotting.plot_trial(axes, activity.batch)
 
 
@@ -105,7 +105,7 @@ def test_trajectories_are_labelled_with_their_share_of_the_variance(activity, pr
     assert len(other.lines[0].get_data()[0]) == activity.batch.n_times
     if projection:
         few = principal_components(activity.hidden, 2)
-        with pytest.raises(MultitaskError, match="these axes show 3 components, but there are 2"):
+        with pytest.raises(MultitaskError, match="ax shows 3 components, but there are only 2"):
             plotting.plot_trajectories(ax, few, activity.conditions["direction"])
 
 
@@ -146,7 +146,7 @@ def test_slow_points_lie_where_the_states_do():
     assert (ax.get_ylabel(), ax.get_yscale()) == ("time constant (ms)", "log")
 
 
-def test_every_rule_and_cluster_has_a_colour_of_its_own():
+def test_rules_and_clusters_have_distinct_colours():
     for n in (6, 20):
         assert len(set(plotting.rule_colours(RULES[:n]).values())) == n
     for n in (2, 8, 29):

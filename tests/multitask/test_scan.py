@@ -1,4 +1,4 @@
-"""The hand-written recurrence against the loop as the equation reads, with autograd for its gradient."""
+"""The hand-written recurrence, compared with a plain loop over the equation and its autograd gradient."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from torch import Tensor
 from multitask.scan import ACTIVATIONS, leaky_scan
 
 ALPHA = 0.2
-PLAIN = {  # written anew, so that a wrong entry of ACTIVATIONS shows
+PLAIN = {  # independent of ACTIVATIONS, to detect wrong entries
     "softplus": torch.nn.functional.softplus,
     "relu": lambda z: z.clamp(min=0),
     "tanh": torch.tanh,
@@ -49,7 +49,7 @@ def problem(
 @pytest.mark.parametrize("shared", [True, False], ids=["shared inputs", "own inputs"])
 @pytest.mark.parametrize("n_networks", [1, 3])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_states_outputs_and_all_gradients_are_those_of_the_loop_by_the_book(activation, n_networks, shared, generator):
+def test_states_outputs_and_all_gradients_equal_those_of_the_plain_loop(activation, n_networks, shared, generator):
     x, weights = problem(n_networks, 1 if shared else n_networks, generator)
     buffers = {}
     for _ in range(2):  # the second call works in the buffers of the first

@@ -67,7 +67,9 @@ def test_one_flipped_bit_anywhere_is_noticed(folder):
         positions = range(0, len(data), 5) if suffix == ".safetensors" else range(64)  # the name after it is for people
         for position in positions:
             path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
-            with pytest.raises(MultitaskError, match=r"checkpoint step 20 in .* is damaged: its .* SHA-256"):
+            with pytest.raises(
+                MultitaskError, match=r"checkpoint step 20 in .* is damaged: the SHA-256 of its .* differs"
+            ):
                 folder.load(20)
         path.write_bytes(data)
     assert folder.load(20).step == 20
@@ -79,7 +81,7 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(folder, suffix, leng
     path = file(folder, 20, suffix)
     whole = 64 if suffix == ".sha256" else path.stat().st_size
     os.truncate(path, length % whole)
-    with pytest.warns(UserWarning, match=r"checkpoint step 20 in .* is damaged: .*; going back to the one before"):
+    with pytest.warns(UserWarning, match=r"checkpoint step 20 in .* is damaged: .*; the checkpoint before it is used"):
         assert folder.latest().step == 10
     assert folder.steps() == [0, 10, 20]  # reading changes nothing
 
@@ -104,9 +106,9 @@ def test_nothing_is_left_when_all_checkpoints_are_damaged(folder):
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(folder):
-    with pytest.raises(MultitaskError, match="holds no checkpoint of step 15; checkpoints: 0, 10, 20"):
+    with pytest.raises(MultitaskError, match="contains no checkpoint of step 15; available: 0, 10, 20"):
         folder.load(15)
-    with pytest.raises(MultitaskError, match="checkpoints: none"):
+    with pytest.raises(MultitaskError, match="no checkpoint of step 0; available: none"):
         RunFolder(folder.path / "elsewhere").load(0)
 
 
@@ -172,7 +174,7 @@ def test_a_full_disk_is_named_with_the_last_checkpoint_and_what_to_do(folder, mo
 
     before = contents(folder)
     monkeypatch.setattr(os, "fsync", full)
-    message = "No space left on device; the last complete checkpoint is step 20. Make room and run again"
+    message = "No space left on device; the last complete checkpoint is step 20. Free disk space and run again"
     with pytest.raises(MultitaskError, match=message):
         folder.save(30, TENSORS, {})
     assert contents(folder) == before
@@ -198,7 +200,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_a_folder_in_use_is_refused_with_its_user(tmp_path):
     with open_for_training(tmp_path) as folder:
-        user = rf"is in use by process {os.getpid()} since \d\d:\d\d on .*; wait for it, or choose another run_folder"
+        user = rf"is in use by process {os.getpid()} since \d\d:\d\d on .*: wait until it ends, or choose another"
         with pytest.raises(MultitaskError, match=user), open_for_training(tmp_path):
             pass
         folder.save(0, TENSORS, {})
@@ -258,7 +260,7 @@ def test_a_read_only_folder_can_be_read_but_not_trained_in(folder, open_path):
             assert folder.holds(SETTINGS)
             with (
                 pytest.raises(
-                    MultitaskError, match=r"cannot write to run folder .*: Permission denied; choose another"
+                    MultitaskError, match=r"cannot write to run folder .*: Permission denied. Choose another"
                 ),
                 open_for_training(folder.path),
             ):
@@ -305,16 +307,19 @@ def test_settings_come_back_with_what_made_them(folder):
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"n_networks": 8}, "n_networks: 4 there, 8 now"),
-        ({"network": {"n_rnn": 128, "dt": 20.0}}, r"network\.n_rnn: 64 there, 128 now"),
-        ({"network": {"n_rnn": 32, "dt": 50.0}}, r"network\.dt: 20.0 there, 50.0 now; network\.n_rnn: 64 there"),
-        ({"network": {"n_rnn": 64}}, r"network\.dt: 20.0 there, None now"),
-        ({"rules": ["fdgo", "dm1"]}, r"rules: \['fdgo'\] there, \['fdgo', 'dm1'\] now"),
-        ({"start": "d0"}, "start: None there, 'd0' now"),
+        ({"n_networks": 8}, "n_networks = 4 in the folder, 8 requested"),
+        ({"network": {"n_rnn": 128, "dt": 20.0}}, r"network\.n_rnn = 64 in the folder, 128 requested"),
+        (
+            {"network": {"n_rnn": 32, "dt": 50.0}},
+            r"network\.dt = 20.0 in the folder, 50.0 requested; network\.n_rnn = 64 in the folder",
+        ),
+        ({"network": {"n_rnn": 64}}, r"network\.dt = 20.0 in the folder, None requested"),
+        ({"rules": ["fdgo", "dm1"]}, r"rules = \['fdgo'\] in the folder, \['fdgo', 'dm1'\] requested"),
+        ({"start": "d0"}, "start = None in the folder, 'd0' requested"),
     ],
 )
 def test_other_settings_are_refused_by_the_key_that_differs(folder, change, difference):
-    message = f"holds a run with other settings, it differs in {difference}.*Choose another run_folder"
+    message = f"contains a run with other settings: {difference}.*Choose another run_folder"
     with pytest.raises(MultitaskError, match=message):
         folder.holds(SETTINGS | change)
 
@@ -323,14 +328,14 @@ def test_settings_that_cannot_be_read_are_refused(folder):
     path = folder.path / "settings.json"
     whole = path.read_text()
     path.write_text(whole[:-30])
-    with pytest.raises(MultitaskError, match=r"settings.json is damaged .*; restore it, or choose another run_folder"):
+    with pytest.raises(MultitaskError, match=r"settings.json is damaged .*: restore it, or choose another run_folder"):
         folder.settings()
     path.write_text(json.dumps(json.loads(whole) | {"format": 2}))
     with pytest.raises(MultitaskError, match="has format 2: this version reads format 1"):
         folder.settings()
     path.unlink()
     assert folder.settings() is None
-    with pytest.raises(MultitaskError, match=r"holds checkpoints but no settings.json"):
+    with pytest.raises(MultitaskError, match=r"contains checkpoints but no settings.json"):
         folder.holds(SETTINGS)
 
 

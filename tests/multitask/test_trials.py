@@ -1,4 +1,4 @@
-"""The brush: bumps, layout, noise, targets and masks painted from a scene."""
+"""Inputs, targets and cost masks of a scene: bumps, layout, noise."""
 
 import math
 
@@ -66,18 +66,18 @@ def test_layout_of_the_twenty_rules_has_85_channels():
     assert Layout(("a", "b"), n_rings=3).n_inputs == 99
 
 
-def test_unknown_names_come_back_with_the_nearest_known_one():
+def test_errors_for_unknown_names_suggest_the_most_similar_one():
     assert "did you mean 'dm1'" in str(unknown("rule", "dm_1", ["dm1", "fdgo"]))
-    assert "known are dm1, fdgo" in str(unknown("rule", "xyz", ["dm1", "fdgo"]))
+    assert "choose from dm1, fdgo" in str(unknown("rule", "xyz", ["dm1", "fdgo"]))
     with pytest.raises(MultitaskError, match=r"unknown rule 'dmm': did you mean 'dm1'\?"):
         Layout(("dm1",)).rule_channel("dmm")
 
 
 def test_devices_and_counts_are_checked_by_name():
     assert checked_device(None) == checked_device("cpu") == CPU
-    with pytest.raises(MultitaskError, match="device 'gpu' is not a device: write 'cpu', 'cuda' or 'cuda:1'"):
+    with pytest.raises(MultitaskError, match="device 'gpu' is not a device: use 'cpu', 'cuda' or 'cuda:1'"):
         checked_device("gpu")
-    with pytest.raises(MultitaskError, match="device 'cuda:99' was asked for, but this machine has"):
+    with pytest.raises(MultitaskError, match="device 'cuda:99' was requested, but this machine has"):
         checked_device("cuda:99")
     assert check_whole("n", 3, 1) == 3
     for value in (0, 2.0, True, None, "3"):
@@ -95,7 +95,7 @@ def test_stimuli_add_without_clipping_on_their_own_rings(generator):
     torch.testing.assert_close(ring2, 0.8 * torch.tensor([0.0] * 6 + [0.3] * 14))
 
 
-def test_cue_and_rule_units_are_shown_as_told(generator):
+def test_cue_and_rule_units_have_the_given_values(generator):
     inputs = paint_inputs(two_trials(), Layout(("a", "b", "c")), {"a": 0.5, "c": -1.0}, 0.0, generator, CPU)
     assert inputs[:, :10, 0].eq(1).all()
     assert inputs[:, 10:, 0].eq(0).all()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-import dsa_analysis.pairs
+import dsa_analysis.metrics
 from dsa_analysis import Similarity, auroc, choose_embedding, compare, omit_trials
 from dsa_analysis.alignment import align_pairs
 from workbench.__main__ import main
@@ -77,7 +77,7 @@ def test_files_become_a_report_a_table_and_a_result(folder, capsys):
 
     text = text_of(out / "report.html")
     for said in (
-        "4 systems, 6 pairs, compared by DSA.", "Noise floor, the distance between halves", "AUROC", "PERMANOVA",
+        "4 systems, 6 pairs, compared by DSA.", "The noise floor, the distance between halves", "AUROC", "PERMANOVA",
         "2 delays 1 samples apart, rank 3, estimator least_squares", "reading: sampling_rate = 100.0", "n_starts = ",
         "fast_1: 6 trials x 40 samples x 2 channels, 100 Hz", "python -m workbench compare fast_1.npy fast_2.npy",
         "time_constant", "What sets ",
@@ -144,13 +144,14 @@ def test_operators_from_elsewhere_are_compared_as_they_are(folder):
     assert stored.operators["a"].shape == (4, 4)
     text = text_of(folder / "results/compare/report.html")
     assert "a: operator of 4 dimensions" in text
-    assert "Noise floor" not in text
+    assert "noise floor" not in text
 
 
 @pytest.mark.parametrize("metric", ["spectral", "cka"])
 def test_other_metrics_have_a_report(folder, metric):
+    embedding = SETTINGS if metric == "spectral" else []
     assert main(["compare", *files(folder), *SETTINGS, "--metric", metric, "--sampling-rate", "10"]) == 0
-    assert ("Noise floor" in text_of(folder / "results/compare/report.html")) == (metric == "spectral")
+    assert ("The noise floor" in text_of(folder / "results/compare/report.html")) == (metric == "spectral")
 
 
 def test_single_trials_have_no_floor_and_the_report_says_so(folder, capsys):
@@ -175,7 +176,9 @@ def damaged(folder: Path) -> dict[str, list[np.ndarray]]:
 )
 def test_trials_are_left_out_where_asked_and_the_report_says_which(folder, capsys, metric, extra):
     systems = damaged(folder)
-    command = ["compare", "a.npz", "b.npz", "--variable", "trial_*", *SETTINGS, "--metric", metric, *extra]
+    embedding = {} if metric == "procrustes" else {"n_delays": 2, "rank": 3}
+    options = SETTINGS if embedding else []
+    command = ["compare", "a.npz", "b.npz", "--variable", "trial_*", *options, "--metric", metric, *extra]
     assert main(command) == 2
     assert "system 'a', trial 1, channel 0: 1 non-finite value" in capsys.readouterr().err
     if metric == "angular":
@@ -191,7 +194,7 @@ def test_trials_are_left_out_where_asked_and_the_report_says_which(folder, capsy
     if not extra:
         with pytest.warns(UserWarning, match=said):
             kept = omit_trials(systems, non_finite=True, shorter_than=3, matched=matched)
-        expected = compare(kept, n_delays=2, rank=3, metric=metric, progress=False)
+        expected = compare(kept, **embedding, metric=metric, progress=False)
         np.testing.assert_array_equal(stored.distances, expected.distances)
     assert np.isfinite(stored.distances).all()
     assert {name: one["omitted_trials"] for name, one in stored.settings["recordings"].items()} == gone
@@ -203,7 +206,7 @@ def test_trials_are_left_out_where_asked_and_the_report_says_which(folder, capsy
 
 
 def test_interrupted_comparison_does_the_rest_and_leaves_nothing_unfinished(folder, capsys, monkeypatch):
-    monkeypatch.setattr(dsa_analysis.pairs, "pairs_at_once", lambda n, device: 8)  # blocks of two pairs
+    monkeypatch.setattr(dsa_analysis.metrics.Aligned, "pairs_at_once", lambda metric, n, device: 2)
     solved: list[int] = []
 
     def stop_at(limit):
@@ -213,7 +216,7 @@ def test_interrupted_comparison_does_the_rest_and_leaves_nothing_unfinished(fold
             solved.append(len(first))
             return align_pairs(operators, first, second, **settings)
 
-        monkeypatch.setattr(dsa_analysis.pairs, "align_pairs", solve)
+        monkeypatch.setattr(dsa_analysis.metrics, "align_pairs", solve)
 
     command = ["compare", *files(folder), *SETTINGS, "--n-starts", "8", "--n-splits", "1"]
     out = folder / "results/compare"
@@ -260,7 +263,7 @@ def test_help_has_an_example_and_loads_no_torch(capsys):
         (["--axes", "trial,channel,tim"], "did you mean 'time'"),
         (["--group-by", "folder"], "--group-by folder makes the groups .*; two or more are needed"),
         (["--explain", "fast_1", "slow_1"], "--explain speaks of milliseconds; state --sampling-rate"),
-        (["--explain", "fast_1", "slow", "--sampling-rate", "9"], "second = 'slow' is none of .*did you mean 'slow_"),
+        (["--explain", "fast_1", "slow", "--sampling-rate", "9"], "--explain = 'slow' is none of .*mean 'slow_"),
         (["--output", "slow_1.npy/out"], "slow_1.npy/out: no such folder can be made"),
         (["--device", "cuda:77"], "device = 'cuda:77' is not there"),
     ],

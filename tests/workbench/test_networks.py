@@ -215,7 +215,10 @@ def test_command_wants_files_or_groups(folder, capsys):
         ({"jacobians": {"rank": 16}}, "comparison.jacobians.rank: must be below the 16 units"),
         ({"jacobians": {"n_modes": 3}}, "n_modes: operators of rank 2 have no 3 modes"),
         ({"jacobians": {"discard": 39}}, "discard: leaves 1 of n_times = 40 samples; 3 are needed"),
-        ({"measures": {"CKA": {"inputs": True}}}, "inputs: only operators can model inputs, and cka compares trials; set it to false"),
+        (
+            {"measures": {"CKA": {"inputs": True}}},
+            "inputs: only operators can model inputs, and cka compares trials; set it to false",
+        ),
         ({"measures": {"DSA": {"dsa": None}}}, "measures.DSA.dsa: must be a section of keys and values, got null"),
         (
             {"measures": {"DSA": {"inputs": True, "dsa": {"steps_ahead": 2}}}},

@@ -1,0 +1,301 @@
+"""Ensembles of leaky recurrent networks."""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multitask.network.initial import glorot, normal, orthogonal
+from multitask.network.parameters import START_SCALES, NetworkParameters
+from multitask.scan import ACTIVATIONS, Buffers, leaky_scan
+from multitask.trials import MultitaskError, check_whole, checked_device
+
+
+class LeakyRNN:
+    """An ensemble of leaky recurrent networks.
+
+    Parameters
+    ----------
+    parameters : NetworkParameters
+    n_networks : int >= 1
+        Number of networks, E.
+    seed : int >= 0
+        Seed of the initial weights.
+    device : torch.device or str, optional
+        Device of the weights; CPU by default.
+
+    Attributes
+    ----------
+    weights : dict of name -> Tensor, float32
+        ``w_in`` (E, 65, N) from fixation and stimuli, ``w_rule`` (E, 20, N) from the rule units, ``w_rec`` (E, N, N),
+        ``b`` (E, 1, N), ``w_out`` (E, N, 33), ``b_out`` (E, 1, 33). With separate inputs also ``b_in`` (E, 1, N) and,
+        with ``mix_rule``, the fixed matrix ``mixing`` (E, 20, 20).
+
+    Raises
+    ------
+    MultitaskError
+        If ``parameters.rnn_type`` is another class, or if an argument is out of range.
+
+    Examples
+    --------
+    >>> network = LeakyRNN(NetworkParameters(n_rnn=8), n_networks=3, seed=0)
+    >>> outputs, hidden = network(torch.zeros(5, 40, 85))  # (trial, time, input)
+    >>> outputs.shape, hidden.shape
+    (torch.Size([3, 5, 40, 33]), torch.Size([3, 5, 40, 8]))
+    """
+
+    rnn_type: ClassVar[str] = "LeakyRNN"
+
+    def __init__(
+        self,
+        parameters: NetworkParameters,
+        n_networks: int = 1,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if parameters.rnn_type != self.rnn_type:
+            raise MultitaskError(
+                f"network.rnn_type = {parameters.rnn_type!r} is not {self.rnn_type!r}: use make_network"
+            )
+        check_whole("n_networks", n_networks, 1)
+        check_whole("seed", seed, 0)
+        self.parameters = parameters
+        device = checked_device(device)
+        seeds = (int(s.generate_state(1, np.uint64)[0]) for s in np.random.SeedSequence(seed).spawn(n_networks))
+        starts = [self._start(torch.Generator().manual_seed(s)) for s in seeds]
+        self.weights = {name: torch.stack([start[name] for start in starts]).to(device) for name in starts[0]}
+
+    @property
+    def n_networks(self) -> int:
+        """Number of networks, E."""
+        return len(self.weights["w_rec"])
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.weights["w_rec"].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.weights["w_rec"].dtype
+
+    def __call__(
+        self, inputs: Tensor, *, generator: torch.Generator | None = None, buffers: Buffers | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs and hidden states over whole trials, starting from h = 0.
+
+        Parameters
+        ----------
+        inputs : Tensor, (n_trials, n_times, n_input), or (E, n_trials, n_times, n_input)
+            The same batch for all networks, or one batch for each network.
+        generator : torch.Generator, optional
+            Source of the private noise, on the device of the network. Without it there is no private noise.
+        buffers : dict, optional
+            Keeps large tensors for the next call with the same dict. That call overwrites the tensors returned here.
+
+        Returns
+        -------
+        outputs : Tensor, (E, n_trials, n_times, n_output), in (0, 1)
+            Sigmoid of the logits.
+        hidden : Tensor, (E, n_trials, n_times, n_rnn)
+
+        Raises
+        ------
+        MultitaskError
+            If the shape of the inputs does not fit the network.
+        """
+        logits, hidden = self.logits(inputs, generator=generator, buffers=buffers)
+        return torch.sigmoid(logits), hidden
+
+    def logits(
+        self, inputs: Tensor, *, generator: torch.Generator | None = None, buffers: Buffers | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Like calling the ensemble, but with outputs before the sigmoid.
+
+        Networks trained with cross-entropy need the softmax of these logits.
+
+        Parameters
+        ----------
+        inputs, generator, buffers
+            As for calling the ensemble.
+
+        Returns
+        -------
+        logits : Tensor, (E, n_trials, n_times, n_output)
+        hidden : Tensor, (E, n_trials, n_times, n_rnn)
+
+        Raises
+        ------
+        MultitaskError
+            If the shape of the inputs does not fit the network.
+        """
+        if inputs.dim() not in (3, 4) or inputs.shape[-1] != self.parameters.n_input or 0 in inputs.shape:
+            raise MultitaskError(
+                f"inputs have shape {tuple(inputs.shape)}: must be (n_trials, n_times, {self.parameters.n_input}), or "
+                f"({self.n_networks}, n_trials, n_times, {self.parameters.n_input}) with one batch for each network"
+            )
+        if inputs.dim() == 4 and len(inputs) not in (1, self.n_networks):
+            raise MultitaskError(
+                f"inputs have {len(inputs)} batches for {self.n_networks} networks: give one batch, or one for each"
+            )
+        x = inputs if inputs.dim() == 4 else inputs[None]
+        x = x.to(self.device, self.dtype).transpose(1, 2)  # (network or 1, time, trial, input)
+        hidden, logits = self._run(x, generator, buffers)
+        return logits.transpose(1, 2), hidden.transpose(1, 2)  # (network, trial, time, .)
+
+    def step(self, hidden: Tensor, inputs: Tensor) -> Tensor:
+        """States after one time step without noise.
+
+        Parameters
+        ----------
+        hidden : Tensor, (E, ..., N)
+        inputs : Tensor, (E, ..., n_input), or any shape that broadcasts to it
+
+        Returns
+        -------
+        Tensor, (E, ..., N)
+        """
+        alpha = self.parameters.alpha
+        return (1 - alpha) * hidden + alpha * self._f(self.preactivation(hidden, inputs))
+
+    def preactivation(self, hidden: Tensor, inputs: Tensor) -> Tensor:
+        """Argument of the nonlinearity, z = x W_in + h W_rec + b, (E, ..., N); arguments as for `step`."""
+        return self._onto(hidden, self.weights["w_rec"]) + self._drive(hidden, inputs)
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Derivative of the nonlinearity, f'(z), elementwise."""
+        activation = ACTIVATIONS[self.parameters.activation]
+        return activation.slope(z, activation.f(z), torch.empty_like(z))
+
+    def jacobian(self, hidden: Tensor, inputs: Tensor) -> Tensor:
+        """Derivative of `step` in closed form, (E, ..., N, N); arguments as for `step`.
+
+        Entry (i, j) is d h'_i / d h_j = (1 - alpha) [i = j] + alpha f'(z_i) W_rec(j, i).
+        """
+        alpha = self.parameters.alpha
+        slope = self.slope(self.preactivation(hidden, inputs))
+        eye = torch.eye(hidden.shape[-1], dtype=self.dtype, device=self.device)
+        return (1 - alpha) * eye + alpha * slope[..., :, None] * self._over(self.weights["w_rec"], hidden).mT
+
+    def lesion(self, units: Sequence[int] | Tensor) -> "LeakyRNN":
+        """The ensemble with some units silenced.
+
+        Outgoing recurrent weights and output weights of these units are set to 0 in a copy.
+
+        Parameters
+        ----------
+        units : sequence of int, or Tensor, (E, N), bool
+            Indices of units that are silenced in all networks, or a mask with different units for each network.
+
+        Returns
+        -------
+        LeakyRNN
+
+        Raises
+        ------
+        MultitaskError
+            If a unit does not exist, or if the mask has another shape.
+        """
+        n_units = self.parameters.n_rnn
+        units = torch.as_tensor(units, device=self.device)
+        if units.dtype == torch.bool:
+            if units.shape != (self.n_networks, n_units):
+                raise MultitaskError(
+                    f"units is a mask of shape {tuple(units.shape)}: must be ({self.n_networks}, {n_units})"
+                )
+            silent = units
+        else:
+            units = units.to(torch.long)
+            outside = [u for u in units.tolist() if not 0 <= u < n_units]
+            if outside:
+                raise MultitaskError(f"unit {outside[0]} does not exist: units are numbered 0 to {n_units - 1}")
+            silent = torch.zeros(self.n_networks, n_units, dtype=torch.bool, device=self.device)
+            silent[:, units] = True
+        cut = {name: self.weights[name].masked_fill(silent[:, :, None], 0) for name in ("w_rec", "w_out")}
+        return self.with_weights(self.weights | cut)
+
+    def subset(self, networks: Sequence[int] | slice) -> "LeakyRNN":
+        """An ensemble of some of the networks, by index or slice. Weights are not copied for a slice."""
+        return self.with_weights({name: weight[networks] for name, weight in self.weights.items()})
+
+    def to(self, where: torch.device | str | torch.dtype) -> "LeakyRNN":
+        """The ensemble on another device or in another precision."""
+        return self.with_weights({name: weight.to(where) for name, weight in self.weights.items()})
+
+    def with_weights(self, weights: dict[str, Tensor]) -> "LeakyRNN":
+        """An ensemble with the same parameters and these weights (not copied)."""
+        other = object.__new__(type(self))
+        other.parameters, other.weights = self.parameters, weights
+        return other
+
+    def weight_matrices(self) -> list[tuple[str, ...]]:
+        """Names of the weights that penalties treat as one matrix: onto the recurrent units, and to the outputs."""
+        return [("w_in", "w_rule", "w_rec"), ("w_out",)]
+
+    # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _start(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Initial weights of one network, computed in float64 and rounded once to float32."""
+        p = self.parameters
+        scale = p.w_rec_scale or START_SCALES[p.activation]
+        n_sensory = p.n_input - p.n_rule
+        separate: dict[str, Tensor] = {}
+        if p.use_separate_input:
+            w_in = glorot(n_sensory, p.n_rnn, generator)
+            w_rule = glorot(p.n_rule, p.n_rnn, generator)
+            separate["b_in"] = torch.zeros(1, p.n_rnn)
+            if p.mix_rule:
+                separate["mixing"] = orthogonal(p.n_rule, generator)
+        else:
+            w_in, w_rule = (normal(p.n_input, p.n_rnn, generator) / math.sqrt(p.n_input)).split([n_sensory, p.n_rule])
+        w_rec = {
+            "diag": lambda: torch.eye(p.n_rnn, dtype=torch.float64),
+            "randortho": lambda: orthogonal(p.n_rnn, generator),
+            "randgauss": lambda: normal(p.n_rnn, p.n_rnn, generator) / math.sqrt(p.n_rnn),
+        }[p.w_rec_init]()
+        start = {"w_in": w_in, "w_rule": w_rule, "w_rec": scale * w_rec, "b": torch.zeros(1, p.n_rnn), **separate}
+        start |= {"w_out": glorot(p.n_rnn, p.n_output, generator), "b_out": torch.zeros(1, p.n_output)}
+        return {name: weight.float() for name, weight in start.items()}
+
+    def _run(self, x: Tensor, generator: torch.Generator | None, buffers: Buffers | None) -> tuple[Tensor, Tensor]:
+        p, ones = self.parameters, x.new_ones(*x.shape[:-1], 1)
+        return leaky_scan(
+            torch.cat([x, ones], -1),
+            torch.cat(self._input_weights(), 1),
+            self.weights["w_rec"],
+            self.weights["w_out"],
+            self.weights["b_out"],
+            alpha=p.alpha,
+            activation=p.activation,
+            noise_sd=p.noise_sd if generator is not None else 0.0,
+            generator=generator,
+            buffers=buffers,
+        )
+
+    def _input_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights from sensory inputs and rule units, and the bias as the weight of an input that is always 1."""
+        w = self.weights
+        rule = w["mixing"] @ w["w_rule"] if "mixing" in w else w["w_rule"]
+        return w["w_in"], rule, w["b"] + w["b_in"] if "b_in" in w else w["b"]
+
+    def _drive(self, hidden: Tensor, inputs: Tensor) -> Tensor:
+        """x W_in + b, for inputs that broadcast to hidden."""
+        inputs = inputs.to(hidden).view(*[1] * (hidden.dim() - inputs.dim()), *inputs.shape)
+        *w_in, b = self._input_weights()
+        inputs = inputs.expand(self.n_networks, *inputs.shape[1:])
+        return self._onto(inputs, torch.cat(w_in, 1)) + self._over(b, hidden)[..., 0, :]
+
+    def _onto(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(E, ..., I) times (E, I, N) -> (E, ..., N)."""
+        return torch.bmm(x.reshape(len(x), -1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[-1])
+
+    def _over(self, weight: Tensor, hidden: Tensor) -> Tensor:
+        """A weight (E, I, N), reshaped to broadcast over the axes between network and unit of hidden (E, ..., N)."""
+        return weight.view(len(weight), *[1] * (hidden.dim() - 2), *weight.shape[1:])
+
+    def _f(self, z: Tensor) -> Tensor:
+        return ACTIVATIONS[self.parameters.activation].f(z)

@@ -1,0 +1,222 @@
+"""Training runs on disk: start, resume and load them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from multitask.evaluation import check_rules
+from multitask.network import LeakyRNN, NetworkParameters, make_network
+from multitask.storage import RunFolder, open_for_training, tensors_sha256
+from multitask.tasks import layout
+from multitask.training.loop import Trainer, check_same, network_of
+from multitask.training.parameters import TrainingParameters
+from multitask.trials import MultitaskError, checked_device, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A training run on disk.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    network : LeakyRNN
+        The ensemble at the last checkpoint.
+    log : DataFrame
+        One row for each evaluation, rule and network, with the columns ``step``, ``rule``, ``network``, ``loss``,
+        ``penalty`` (all costs except the loss), ``performance`` in [0, 1], ``gradient_norm`` and ``learning_rate`` of
+        the previous step, and ``cpu_seconds`` of the whole ensemble so far.
+    settings : dict
+        ``rules``, ``network``, ``training``, ``n_networks``, ``seed``, ``start``, and the versions of the software.
+    checkpoints : tuple of int
+        Steps that can be loaded with `load`.
+    finished : str
+        Why training ended, "target reached" or "all steps". Empty if training is not finished.
+    """
+
+    folder: Path
+    network: LeakyRNN
+    log: "pd.DataFrame"
+    settings: dict[str, Any]
+    checkpoints: tuple[int, ...]
+    finished: str
+
+    def load(self, step: int) -> LeakyRNN:
+        """Load the ensemble at one of the ``checkpoints``.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        LeakyRNN
+
+        Raises
+        ------
+        MultitaskError
+            If there is no checkpoint of this step, or if its file is damaged.
+        """
+        return network_of(RunFolder(self.folder).load(step), self.network)
+
+
+def load_run(run_folder: str | os.PathLike[str]) -> Run:
+    """Load a run from its folder, whether it is finished or not.
+
+    A damaged checkpoint causes a warning, and the checkpoint before it is used.
+
+    Parameters
+    ----------
+    run_folder : path
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    MultitaskError
+        If the folder contains no complete checkpoint, or if its settings cannot be read.
+    """
+    folder = RunFolder(run_folder)
+    settings = folder.settings()
+    checkpoint = folder.latest() if settings is not None else None
+    if settings is None or checkpoint is None:
+        raise MultitaskError(
+            f"run folder {folder.path} contains no trained network; create one with train(..., run_folder=...)"
+        )
+    network = network_of(checkpoint, make_network(NetworkParameters(**settings["network"])))
+    return Run(
+        folder=folder.path,
+        network=network,
+        log=folder.log(checkpoint.step),
+        settings=settings,
+        checkpoints=tuple(step for step in folder.steps() if step <= checkpoint.step),
+        finished=checkpoint.progress["finished"],
+    )
+
+
+def train(
+    rules: Sequence[str] | Sequence[Sequence[str]],
+    network: NetworkParameters = NetworkParameters(),  # noqa: B008 (frozen)
+    training: TrainingParameters = TrainingParameters(),  # noqa: B008 (frozen)
+    *,
+    run_folder: str | os.PathLike[str],
+    n_networks: int = 1,
+    seed: int = 0,
+    start: LeakyRNN | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train an ensemble of networks and store the run in a folder.
+
+    If an earlier call with the same arguments was interrupted, training resumes from its last checkpoint. If it was
+    finished, its result is loaded.
+
+    Parameters
+    ----------
+    rules : sequence of str, or sequence of sequences of str
+        Rules that are trained together, or groups of rules that are trained one after the other.
+    network : NetworkParameters
+    training : TrainingParameters
+    run_folder : path
+        Folder of this run; each run needs its own folder.
+    n_networks : int >= 1
+        Number of networks. They have different initial weights and different private noise, and see the same trials.
+    seed : int >= 0
+        Seed of initial weights, trials and noise.
+    start : LeakyRNN, optional
+        Start from the weights of this ensemble (for example from `load_run`) instead of random weights.
+    device : torch.device or str, optional
+        CPU by default.
+    progress : bool
+        Show a progress bar with the loss and the worst rule.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    MultitaskError
+        If arguments do not fit together; if the folder contains a run with other settings, is in use or cannot be
+        written; or if a network diverges (the last checkpoint before that is kept).
+    """
+    groups = _groups(rules)
+    _check_fit(groups, network, training, start, n_networks)
+    settings = {
+        "rules": list(rules) if isinstance(rules[0], str) else groups,
+        "network": asdict(network),
+        "training": asdict(training),
+        "n_networks": n_networks,
+        "seed": seed,
+        "start": tensors_sha256(start.weights) if start is not None else None,
+    }
+    made = make_network(network, n_networks, seed, checked_device(device))
+    weights = made.weights if start is None else start.weights
+    ensemble = made.with_weights({n: w.detach().to(made.device, copy=True) for n, w in weights.items()})
+    folder = RunFolder(run_folder)
+    stored = folder.latest() if folder.holds(settings) else None
+    if stored is not None and stored.progress["finished"]:
+        return load_run(run_folder)
+    with open_for_training(run_folder) as folder:
+        if not folder.holds(settings):
+            folder.write_settings(settings)
+        trainer = Trainer(groups, training, ensemble, seed)
+        if (checkpoint := folder.latest(set_aside=True)) is not None:
+            trainer.restore(checkpoint)
+        folder.rewind_log(-1 if checkpoint is None else checkpoint.step)
+        trainer.run(folder, show=progress)
+    return load_run(run_folder)
+
+
+def _groups(rules: Sequence[str] | Sequence[Sequence[str]]) -> list[list[str]]:
+    """The groups of rules, checked; a plain sequence of names is one group."""
+    flat = isinstance(rules, str) or all(isinstance(rule, str) for rule in rules)
+    groups = [rules] if flat else rules
+    for group in groups:
+        check_rules(group)  # type: ignore[arg-type]
+    return [list(group) for group in groups]  # type: ignore[arg-type]
+
+
+def _check_fit(
+    groups: list[list[str]],
+    network: NetworkParameters,
+    training: TrainingParameters,
+    start: LeakyRNN | None,
+    n_networks: int,
+) -> None:
+    """Raise an error unless rules, network, training and start fit together."""
+    rules = [rule for group in groups for rule in group]
+    for rule in training.rule_weights:
+        if rule not in rules:
+            raise unknown("rule in training.rule_weights", rule, rules)
+    for rule in rules:
+        wanted = layout(rule)
+        if (network.n_input, network.n_rule) != (wanted.n_inputs, len(wanted.rules)):
+            raise MultitaskError(
+                f"network.n_input = {network.n_input}, n_rule = {network.n_rule}: "
+                f"rule {rule!r} needs {wanted.n_inputs} inputs, of which {len(wanted.rules)} are rule units"
+            )
+    steps = training.n_steps * (len(rules) if len(groups) > 1 else 1)
+    late = [] if isinstance(training.checkpoint_steps, str) else [k for k in training.checkpoint_steps if k > steps]
+    if late:
+        raise MultitaskError(
+            f"training.checkpoint_steps: step {late[0]} is after the last step, training has {steps} steps"
+        )
+    if network.n_output != 33:
+        raise MultitaskError(f"network.n_output = {network.n_output}: must be 33, one fixation unit and a ring of 32")
+    if start is not None:
+        check_same(start.parameters, network, "in start", "in network")
+        if start.n_networks != n_networks:
+            raise MultitaskError(
+                f"start has {start.n_networks} networks, but n_networks = {n_networks}; use start.subset(...)"
+            )

@@ -1,0 +1,20 @@
+"""Batches that training draws."""
+
+import pytest
+
+from multitask.tasks import generate_trials
+from multitask.training import loop
+from multitask.trials import TrialBatch
+
+
+@pytest.fixture
+def batches(monkeypatch) -> list[TrialBatch]:
+    """All batches that training draws, in order."""
+    made: list[TrialBatch] = []
+
+    def generate(*args, **kwargs):
+        made.append(generate_trials(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(loop, "generate_trials", generate)
+    return made
