@@ -115,7 +115,11 @@ class Comparison:
                 _check_time(f"dt of system {system!r}", value)
         elif self.dt is not None:
             _check_time("dt", self.dt)
-        if isinstance(self.ridge, (bool, str)) or not 0 <= self.ridge < math.inf:
+        if (
+            isinstance(self.ridge, bool)
+            or not isinstance(self.ridge, (int, float, np.number))
+            or not 0 <= self.ridge < math.inf
+        ):
             raise DataError(f"ridge = {self.ridge!r} is not a number of at least 0")
         for name in ("center", "remove_trace"):
             if not isinstance(getattr(self, name), bool):
@@ -131,11 +135,6 @@ class Comparison:
                     f"{one} = {getattr(self, one)!r} and {other} = {getattr(self, other)!r} say the same thing twice; "
                     f"give one of them"
                 )
-        timed = [name for name in ("horizon", "window") if getattr(self, name) not in (None, AUTO)]
-        if timed and self.dt is None:
-            raise DataError(
-                f"{timed[0]} = {getattr(self, timed[0])!r} is a time, so dt (the sampling interval) is needed"
-            )
         if isinstance(self.dt, Mapping) and len(set(self.dt.values())) > 1 and metric.needs != "trials":
             self._refuse_unequal_times()
         for name in self._without_effect():
@@ -246,7 +245,10 @@ class Comparison:
 
     def _samples(self, what: str, time: Any, spacing: int, name: str | None) -> int:
         """A time as a whole number of sampling intervals (times ``spacing``) of a system."""
-        unit = self.interval(name) * spacing  # type: ignore[operator]
+        interval = self.interval(name)
+        if interval is None:
+            raise DataError(f"{what} = {time!r} is a time, so dt (the sampling interval) is needed")
+        unit = interval * spacing
         of = f" of system {name!r}" * bool(name)
         count, sample = round(time / unit), "sample" if spacing == 1 else "delay interval"
         if count < 1:

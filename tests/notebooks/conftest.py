@@ -18,7 +18,7 @@ NAMED = {"estimators", "groups", "growth", "measures", "motifs", "regimes"}  # m
 
 
 def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes``: sections change key by key, at any depth; named entries are replaced by new names."""
+    """``values`` with ``changes``: sections change key by key, at any depth; new names replace the old ones."""
     merged = dict(values)
     for key, change in changes.items():
         old = values.get(key)

@@ -45,7 +45,7 @@ RING = "{system: ring, dt: 0.05, parameters: {}}"
         ("dsa_epochs.n_trials", "1", "n_trials: the noise floor is the distance of two halves"),
         ("dsa_epochs.growth.ring.end", "{system: lorenz, parameters: {}}", "a ring does not grow into a lorenz"),
         ("dsa_epochs.dsa.rank", "50", "50 is more than a window holds, 2 channels x 20 n_delays = 40"),
-        ("dsa_epochs.dsa.horizon", "0.12", r"horizon = 0.12 is not a whole number of samples of system 'ring', 0.05"),
+        ("dsa_epochs.dsa.horizon", "0.12", r"0.12 is not a whole number of samples of system 'growth.ring', 0.05"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_reason(config, key, value, message):

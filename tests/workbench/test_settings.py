@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import workbench.settings
 from multitask import RULES, NetworkParameters, TrainingParameters
 from workbench.settings import ConfigError, load_settings, replacing
 
@@ -109,6 +111,20 @@ def test_auto_falls_to_what_is_there(config):
 def test_torch_is_not_asked_about_the_cpu(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it now fails
     assert load_settings(config.path).device == "cpu"
+
+
+def test_errors_and_files_need_neither_networks_nor_a_schema():
+    code = (
+        "import sys; from workbench.settings import ConfigError, replacing; "
+        "assert not {'multitask', 'pydantic', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_package_has_what_it_announces():
+    assert all(getattr(workbench.settings, name) is not None for name in workbench.settings.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'load_setings'"):
+        workbench.settings.load_setings  # noqa: B018
 
 
 # ---- what a bad file gets --------------------------------------------------------------------------------------------

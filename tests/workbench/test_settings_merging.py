@@ -1,4 +1,4 @@
-"""Sections of config.yaml that state only what differs: what they inherit, and from where; how mistakes are reported."""
+"""Sections of config.yaml that state only what differs: what they inherit, from where, how mistakes are reported."""
 
 import dataclasses
 import os
@@ -171,8 +171,8 @@ def test_variant_called_dsa_is_no_base():
 CHANGES = st.fixed_dictionaries(
     {},
     optional={
-        "n_delays": st.integers(1, 9), "rank": st.integers(1, 9), "ridge": st.floats(0, 1), "n_starts": st.integers(1, 9),
-        "center": st.booleans(), "group": st.sampled_from(["O", "SO"]), "estimator": st.just("signal_weighted"),
+        "n_delays": st.integers(1, 9), "rank": st.integers(1, 9), "ridge": st.floats(0, 1), "center": st.booleans(),
+        "n_starts": st.integers(1, 9), "group": st.sampled_from(["O", "SO"]), "estimator": st.just("signal_weighted"),
     },
 )  # fmt: skip
 
@@ -278,6 +278,6 @@ def test_file_of_version_1_gets_one_error_and_no_other(config):
     n = config.set("version", "1")
     (line,) = report(config)
     assert line == (
-        f"config.yaml:{n}: version: this program reads version 2, got 1: start from the config.yaml that came with it and "
-        "carry your values over"
+        f"config.yaml:{n}: version: this program reads version 2, got 1: start from the config.yaml that came with it "
+        "and carry your values over"
     )

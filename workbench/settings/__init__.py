@@ -18,17 +18,44 @@ The file shows every value: no key has a default, no key is ignored, no value is
 ``writing``     settings -> YAML; files that are written completely or not at all
 """
 
-from workbench.settings.compositional import Compositional
-from workbench.settings.dsa_epochs import DsaEpochs
-from workbench.settings.engine import EngineParameters, SlurmParameters
-from workbench.settings.geometry import GeometryOrDynamics
-from workbench.settings.groups import GroupComparison, Groups, JacobianTruth, Measure
-from workbench.settings.lorenz import Lorenz, LorenzNoise
-from workbench.settings.multitask import Multitask
-from workbench.settings.report import ConfigError
-from workbench.settings.schema import Section
-from workbench.settings.settings import VERSION, Settings, load_settings
-from workbench.settings.writing import replacing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.settings.compositional import Compositional
+    from workbench.settings.dsa_epochs import DsaEpochs
+    from workbench.settings.engine import EngineParameters, SlurmParameters
+    from workbench.settings.geometry import GeometryOrDynamics
+    from workbench.settings.groups import GroupComparison, Groups, JacobianTruth, Measure
+    from workbench.settings.lorenz import Lorenz, LorenzNoise
+    from workbench.settings.multitask import Multitask
+    from workbench.settings.report import ConfigError
+    from workbench.settings.schema import Section
+    from workbench.settings.settings import VERSION, Settings, load_settings
+    from workbench.settings.writing import replacing
+
+# Loaded when first used: `workbench compare` needs ConfigError and replacing, but neither multitask nor pydantic.
+_MODULES = {
+    "compositional": ("Compositional",),
+    "dsa_epochs": ("DsaEpochs",),
+    "engine": ("EngineParameters", "SlurmParameters"),
+    "geometry": ("GeometryOrDynamics",),
+    "groups": ("GroupComparison", "Groups", "JacobianTruth", "Measure"),
+    "lorenz": ("Lorenz", "LorenzNoise"),
+    "multitask": ("Multitask",),
+    "report": ("ConfigError",),
+    "schema": ("Section",),
+    "settings": ("VERSION", "Settings", "load_settings"),
+    "writing": ("replacing",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "VERSION",

@@ -86,8 +86,8 @@ class DsaEpochs(Section):
             yield f"motifs: {error}"
             return
         dims |= {f"growth.{name}": growth.end.n_dims or 3 for name, growth in self.growth.items()}
-        motifs = self.motifs | {name: growth.end for name, growth in self.growth.items()}
-        intervals = {name: motif.dt for name, motif in motifs.items()}
+        intervals = {name: motif.dt for name, motif in self.motifs.items()}
+        intervals |= {f"growth.{name}": growth.end.dt for name, growth in self.growth.items()}
         for name, dsa in self.estimators.items():
             for problem in misfits(dsa, intervals, self.n_times, min(dims.values()), "a piece", "or raise n_times"):
                 yield f"estimators.{name}.{problem}"

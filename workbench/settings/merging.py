@@ -61,7 +61,7 @@ class _Completion:
         values = self._known(names_of(kind), value, key)
         if inherits and base is None:
             base = self._nearest(inherits.path, key)
-        if inherits and (base is None or self.done[base] is None):
+        if (inherits and base is None) or (base is not None and self.done[base] is None):
             self.report.failed.add(key)  # the problem of the base has been reported
             return None
         if kind is Comparison:
@@ -102,27 +102,31 @@ class _Completion:
         return known
 
     def _section(self, kind: Any, values: dict[str, Any], key: Key, base: Key | None) -> dict[str, Any]:
-        hints, completed = get_type_hints(kind, include_extras=True), self.done.setdefault(key, {}) or {}
+        hints = get_type_hints(kind, include_extras=True)
+        completed: dict[str, Any] = {}
         self.done[key] = completed  # before its fields, which look for their bases here
         for name in names_of(kind):
-            own, of_base = (*key, name), None if base is None else (*base, name)
+            own = (*key, name)
             if name in values:
+                of_base = None if base is None else (*base, name)
                 completed[name] = self.value(hints[name], values[name], own, of_base if of_base in self.done else None)
-            elif of_base is None:
+            elif base is None:
                 self.report.add(own, "missing; every key must be given")
             elif name in self.done[base]:
                 completed[name] = self.done[base][name]
-                self.report.origins[own] = of_base
-                if of_base in self.done:
-                    self.done[own] = self.done[of_base]
+                self._inherit(own, (*base, name))
             else:
-                self.report.failed.add(own)
+                self.report.failed.add(own)  # missing in the base, which has been reported
         return completed
+
+    def _inherit(self, key: Key, base: Key) -> None:
+        self.report.origins[key] = base
+        self.done |= {key + found[len(base) :]: done for found, done in self.done.items() if found[: len(base)] == base}
 
     def _comparison(self, values: dict[str, Any], key: Key, base: Key | None) -> dict[str, Any] | None:
         how = None
         try:
-            how = Comparison(**values) if base is None else self.done[base].override(**values)
+            how = (Comparison() if base is None else self.done[base]).override(**values)
         except DataError as error:
             self.report.add((*key, *named_in(str(error), KEYS)), str(error))
         wanted = stated(how) if how else dict.fromkeys(KEYS)

@@ -44,7 +44,7 @@ def _parse(path: Path, expected: Sequence[str]) -> yaml.Node:
         text = raw.decode()
         if text.startswith("\ufeff"):
             raise ConfigError(f"{path}:1: begins with a byte order mark; save the file as UTF-8 without one")
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        node = _compose(text)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: byte {raw[error.start]:#x} is not UTF-8; save the file as UTF-8") from None
@@ -61,6 +61,13 @@ def _parse(path: Path, expected: Sequence[str]) -> yaml.Node:
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:{node.start_mark.line + 1}: must be keys and values at the top, such as 'seed: 0'")
     return node
+
+
+def _compose(text: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+    except yaml.YAMLError:
+        return yaml.compose(text, Loader=yaml.BaseLoader)  # slower, with better messages
 
 
 def _values(node: yaml.Node, key: Key, report: Report, parents: tuple[yaml.Node, ...]) -> Any:

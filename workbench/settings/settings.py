@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -81,6 +82,11 @@ class Settings(Section):
             temporary.write_text(self.to_yaml(), encoding="utf-8")
 
 
+@cache
+def _adapter() -> TypeAdapter[Settings]:
+    return TypeAdapter(Settings)
+
+
 def load_settings(path: str | Path | None = None) -> Settings:
     """The settings that config.yaml describes.
 
@@ -108,7 +114,7 @@ def load_settings(path: str | Path | None = None) -> Settings:
         raise report.error() from None
     values = complete(Settings, values, report)
     try:
-        settings = TypeAdapter(Settings).validate_json(json.dumps(values), context=path.absolute().parent)
+        settings = _adapter().validate_json(json.dumps(values), context=path.absolute().parent)
     except ValidationError as error:
         report.add_validation(error)
     if report.problems:

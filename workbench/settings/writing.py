@@ -9,9 +9,6 @@ from typing import Any
 
 import yaml
 
-from dsa_analysis.comparison import Comparison
-from workbench.settings.dsa import stated
-
 
 def to_yaml(section: Any) -> str:
     """The values of a section as YAML text, inherited ones included."""
@@ -19,6 +16,9 @@ def to_yaml(section: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    from dsa_analysis.comparison import Comparison
+    from workbench.settings.dsa import stated
+
     if isinstance(value, Comparison):
         return stated(value)
     if is_dataclass(value):
