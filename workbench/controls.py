@@ -57,10 +57,10 @@ def compare_all(
     for name, how in measures.items():
         how = how.override(seed=seed, dt=dt)
         if how.metric.needs == "trials":
-            found[name] = compare(systems, how, device=device, progress=False)
+            found[name] = compare(systems, how=how, device=device, progress=False)
             continue
         fit = str({**how.override(metric="angular").to_dict(), "n_starts": None})
-        found[name] = compare(fitted.get(fit, systems), how, device=device, progress=False)
+        found[name] = compare(fitted.get(fit, systems), how=how, device=device, progress=False)
         fitted.setdefault(fit, found[name].operators)
     return found
 

@@ -5,6 +5,7 @@ from tests.notebooks.conftest import printed
 SMALL = {
     "geometry_or_dynamics": {
         "seeds": [1, 2],
+        "choice_every": 1,
         "memories": {
             "recordings": {
                 "readouts": {

@@ -130,6 +130,7 @@ class GeometryOrDynamics(Section):
 
     seeds: Annotated[tuple[Index, ...], Field(min_length=2)]
     choice_seed: Index
+    choice_every: Count
     memories: Memories
     conditions: Conditions
     attractors: Attractors
