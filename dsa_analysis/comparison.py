@@ -238,7 +238,8 @@ class Comparison:
         if not isinstance(self.dt, Mapping):
             return self.dt
         if name not in self.dt:
-            near = difflib.get_close_matches(str(name), list(map(str, self.dt)), n=1)
+            near = difflib.get_close_matches(str(name).lower(), [str(key).lower() for key in self.dt], n=1)
+            near = [str(key) for key in self.dt if [str(key).lower()] == near]
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise DataError(f"dt is given for {', '.join(map(repr, self.dt))}, but not for system {name!r}{hint}")
         return self.dt[name]

@@ -318,7 +318,8 @@ def _look_at_variance(trials: list[Tensor], name: str) -> None:
     high = torch.stack([trial.amax(0) for trial in trials]).amax(0)
     tolerance = max(rounding(trial.dtype) for trial in trials)
     magnitude = torch.maximum(low.double().abs(), high.double().abs())
-    constant = (high.double() - low.double() <= tolerance * magnitude).nonzero().flatten().tolist()
+    near = high.double() - low.double() <= tolerance * magnitude if tolerance else high == low
+    constant = near.nonzero().flatten().tolist()
     if len(constant) == trials[0].shape[1]:
         raise DataError(
             f"system {name!r} is constant in all {len(constant)} channels: it has no variance, and so no dynamics"

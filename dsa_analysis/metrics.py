@@ -106,8 +106,8 @@ class Aligned(Metric):
 def _norm(operators: Tensor, remove_trace: bool) -> Tensor:
     """Frobenius norm of each of (P, n, n), without the trace part if asked for."""
     if remove_trace:
-        mean = operators.diagonal(dim1=-2, dim2=-1).mean(-1)
-        operators = operators - mean[:, None, None] * torch.eye(operators.shape[-1]).to(operators)
+        eye = torch.eye(operators.shape[-1], dtype=operators.dtype, device=operators.device)
+        operators = operators - operators.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * eye
     return operators.square().sum((-1, -2)).sqrt()
 
 

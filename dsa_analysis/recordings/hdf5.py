@@ -7,6 +7,7 @@ files, and a type that is no standard one is converted. `trouble` finds these be
 from __future__ import annotations
 
 import math
+import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ FILTERS = {
     32015: "zstd",
     32026: "blosc2",
 }
+HEAP = b"GCOL\x01\0\0\0"  # signature and version of a global heap
+LARGEST_SCAN = 4 * 2**30  # bytes of a file through which the search for heaps takes seconds
 MOST_LINKS = 16  # one behind the other
 
 
@@ -98,15 +101,39 @@ def trouble(dataset: h5py.Dataset) -> str | None:
 
 def _unwritten(dataset: h5py.Dataset, n_bytes: int) -> str | None:
     """Whether parts of the values were never written, so that HDF5 would put zeros there."""
-    if dataset.chunks:
-        expected = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        written, what = dataset.id.get_num_chunks(), "chunks"
-        check_memory(n_bytes * math.prod(dataset.chunks), f"{dataset.file.filename}, a chunk of {dataset.name},")
-    else:
-        expected, written, what = n_bytes * math.prod(dataset.shape), dataset.id.get_storage_size(), "bytes"
-    if written == expected:
-        return None
+    if not dataset.chunks:
+        expected, written = n_bytes * math.prod(dataset.shape), dataset.id.get_storage_size()
+        return None if written == expected else _told(written, expected, "bytes")
+    n_bytes *= math.prod(dataset.chunks)
+    check_memory(n_bytes, f"{dataset.file.filename}, a chunk of {dataset.name},")
+    starts = [range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)]
+    expected, written = math.prod(map(len, starts)), dataset.id.get_num_chunks()
+    if written != expected:
+        return _told(written, expected, "chunks")
+    n_filters, places = dataset.id.get_create_plist().get_nfilters(), set()
+    for chunk in _chunks(dataset):
+        # no filter made it smaller; texts are stored elsewhere, so the lengths of theirs are others
+        as_it_is = chunk.filter_mask == 2**n_filters - 1 and dataset.dtype.kind in "fiu"
+        if chunk.filter_mask >= 2**n_filters or (as_it_is and chunk.size != n_bytes):
+            return "with chunks of impossible length; the file is damaged"
+        if all(place in allowed for place, allowed in zip(chunk.chunk_offset, starts, strict=True)):
+            places.add(chunk.chunk_offset)
+    return None if len(places) == expected else _told(len(places), expected, "chunks")
+
+
+def _told(written: int, expected: int, what: str) -> str:
     return f"of which {written} {what} were written, not {expected}; the file was not closed, or is damaged"
+
+
+def _chunks(dataset: h5py.Dataset) -> list[Any]:
+    """Offset, length and filters of each stored chunk."""
+    if not dataset.id.get_num_chunks():
+        return []
+    if not hasattr(dataset.id, "chunk_iter"):  # HDF5 before 1.12.3
+        return [dataset.id.get_chunk_info(k) for k in range(dataset.id.get_num_chunks())]
+    found: list[Any] = []
+    dataset.id.chunk_iter(found.append)
+    return found
 
 
 def values(dataset: h5py.Dataset) -> np.ndarray:
@@ -127,3 +154,33 @@ def is_hdf5(path: Path) -> bool:
     import h5py
 
     return bool(h5py.is_hdf5(path))
+
+
+def open_checked(path: Path) -> h5py.File:
+    """Open a file for reading, after a look at the damage that would make HDF5 search without end."""
+    import h5py
+
+    if 0 < path.stat().st_size <= LARGEST_SCAN:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _check_heaps(content)
+    return h5py.File(path)
+
+
+def _check_heaps(content: mmap.mmap) -> None:
+    """Walk through the heaps that hold texts, as HDF5 does: it never ends at an object of length 0."""
+    start = content.find(HEAP)
+    while start >= 0:
+        end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+        if not start + 16 <= end <= len(content):
+            raise ValueError("a heap of texts is longer than the file")
+        position = start + 16
+        while position + 16 <= end:
+            index, size = (
+                content[position : position + 2],
+                int.from_bytes(content[position + 8 : position + 16], "little"),
+            )
+            is_free = index == b"\0\0"  # the length of free space includes its header
+            if size < 16 * is_free or position + size > end:
+                raise ValueError("a heap of texts holds an object of impossible length")
+            position += size if is_free else 16 + size + -size % 8
+        start = content.find(HEAP, start + 8)

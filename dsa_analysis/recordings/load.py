@@ -93,7 +93,8 @@ def load_recording(
         spaced. For .nwb it is needed: the rate at which spikes are counted.
     smooth : float >= 0, in ms
         Standard deviation of a Gaussian along time, at most the length of the longest trial. At the ends of a trial of
-        an array the weights of what is there are scaled to one; for spikes of an .nwb file the recording goes on beyond the trial, and is used there.
+        an array the weights of what is there are scaled to one; for spikes of an .nwb file the recording goes on beyond
+        the trial, and is used there.
     decimate : int >= 1
         Replace each run of so many samples by its mean; a shorter rest at the end of a trial goes.
     zscore : bool

@@ -186,9 +186,8 @@ def _next(parts: Iterator[tuple[int, memoryview]], expected: int) -> memoryview:
 
 
 def _read_hdf5(path: Path) -> Variables:
-    import h5py
 
-    with h5py.File(path) as file:
+    with hdf5.open_checked(path) as file:
         return {
             name: hdf5.link_trouble(file, name) or _from_hdf5(file, file[name])
             for name in file

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 def read_nwb(path: Path) -> SpikeTrains:
     """The spike times of each unit in s, and the tables of units and trials."""
-    import h5py
 
-    with h5py.File(path) as file:
+    with hdf5.open_checked(path) as file:
         version = hdf5.attribute(file, "nwb_version") or "none"
         if not version.startswith("2"):
             raise DataError(f"{path}: NWB version is {version}; files of version 2 are read")

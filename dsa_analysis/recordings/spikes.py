@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from io import StringIO
+from tokenize import generate_tokens, untokenize
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,34 +60,59 @@ def rates(
 def select(table: pd.DataFrame, condition: str | None, what: str, where: str) -> np.ndarray:
     """Which rows of the table a condition holds for, bool (n_rows,).
 
-    `pandas.DataFrame.query` takes any value for labels of rows, such as the 0 and 1 of a column of integers. Here a
-    condition is true or false in each row, or it is refused.
+    `pandas.DataFrame.query` takes any value for labels of rows, such as the 0 and 1 of a column of integers, and
+    numbers beside "and" and "or" bit by bit or as true. Here each part of a condition is true or false in each row, or
+    it is refused.
     """
     if condition is None:
         return np.ones(len(table), bool)
-    columns = f"columns are {', '.join(map(str, table))}"
     if not isinstance(condition, str):
         raise DataError(f"{where}: {what} = {condition!r} is no text; give a condition such as 'correct == 1'")
+    asked = f"{where}: {what} = {condition!r}"
     try:
-        value = table.eval(condition, engine="python", local_dict={}, global_dict={})
+        tree, named = _parsed(condition, table)
+        rows = _holds(tree, named, asked)
+    except DataError:
+        raise
     except Exception as problem:  # pandas raises whatever the words in the condition lead it to
-        raise DataError(f"{where}: {what} = {condition!r} cannot be answered ({problem}); {columns}") from None
-    dtype = getattr(value, "dtype", None)
-    if getattr(value, "shape", None) != (len(table),) or getattr(dtype, "kind", "") != "b":
-        what_came = (
-            f"{dtype} values" if getattr(value, "shape", None) == (len(table),) else f"one {type(value).__name__}"
-        )
-        example = f"{condition} == 1" if condition in table else "correct == 1"
-        raise DataError(
-            f"{where}: {what} = {condition!r} is no condition: it gives {what_came}, not true or false for each row; "
-            f"say what must hold, such as {example!r}; {columns}"
-        )
-    if value.isna().any():
-        raise DataError(f"{where}: {what} = {condition!r} is neither true nor false in {int(value.isna().sum())} rows")
-    rows = value.to_numpy(dtype=bool)
+        said = " ".join(str(problem).split())
+        raise DataError(f"{asked} cannot be answered ({said}); columns are {', '.join(map(str, table))}") from None
     if not rows.any():
-        raise DataError(f"{where}: {what} = {condition!r} leaves none of {len(table)}")
+        raise DataError(f"{asked} leaves none of {len(table)}")
     return rows
+
+
+def _parsed(condition: str, table: pd.DataFrame) -> tuple[ast.expr, pd.DataFrame]:
+    """The condition as Python parses it, and the table with names of columns that Python takes."""
+    names = {f"`{name}`": f"column_{k}_" for k, name in enumerate(table)}
+    quoted = re.sub("`[^`]*`", lambda found: names.get(found[0], found[0]), condition)
+    words = {"&": " and ", "|": " or ", "~": " not "}  # as pandas reads them
+    tokens = [(one.type, words.get(one.string, one.string)) for one in generate_tokens(StringIO(quoted).readline)]
+    used = {name: names[f"`{name}`"] for name in table if f"`{name}`" in condition}
+    both = table.assign(**{new: table[name] for name, new in used.items()})
+    return ast.parse(untokenize(tokens).strip(), mode="eval").body, both
+
+
+def _holds(node: ast.expr, table: pd.DataFrame, asked: str) -> np.ndarray:
+    """Where an expression is true, bool (n_rows,); each operand of "and", "or" and "not" has to be true or false."""
+    if isinstance(node, ast.BoolOp):
+        join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
+        return join.reduce([_holds(part, table, asked) for part in node.values])
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return ~_holds(node.operand, table, asked)
+    part = ast.unparse(node)
+    if any(isinstance(one, ast.BoolOp) for one in ast.walk(node)):
+        raise DataError(f"{asked}: 'and' and 'or' stand within {part!r}; put each comparison in brackets")
+    value = table.eval(part, engine="python", local_dict={}, global_dict={})
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if not hasattr(value, "isna") or value.shape != (len(table),) or kind != "b" or value.isna().any():
+        came = {"f": "numbers", "i": "numbers", "u": "numbers", "O": "text", "T": "text"}.get(kind, "one value")
+        example = f"{part} == 1" if part in table else "correct == 1"
+        raise DataError(
+            f"{asked}: {part!r} is no condition, since it gives {came} and not true or false for each row; say what "
+            f"must hold, such as {example!r}; columns are {', '.join(map(str, table))}"
+        )
+    return value.to_numpy(dtype=bool)
 
 
 def _limits(

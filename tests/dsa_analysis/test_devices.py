@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from dsa_analysis import (
+    METRICS,
     align,
     cka_distance,
     compare,
@@ -56,6 +57,10 @@ CALLS = {
     "fit few windows": lambda: fit_operator(X[:1, :20], n_delays=10, rank=2),
     "fit small directions": lambda: fit_operator(NARROW, n_delays=1, rank=3),
     "fit driven": lambda: fit_driven_operator(X, X.roll(1, 1), n_delays=2, rank=3, delay_interval=2).predict(X, X),
+    "compare": lambda: [
+        METRICS[name].distances(A, B, remove_trace=True) for name in ("angular", "euclidean", "frobenius")
+    ],
+    "eigenvalues": lambda: METRICS["spectral"].distances(torch.linalg.eigvals(A), torch.linalg.eigvals(B)),
     "cka": lambda: cka_distance(X, X.flip(0)),
     "procrustes": lambda: procrustes_distance(X, X.flip(0)),
 }
@@ -102,8 +107,9 @@ def test_fit_on_cuda_is_that_of_the_cpu(settings):
 @pytest.mark.parametrize("metric", ["angular", "spectral", "cka", "procrustes"])
 def test_systems_of_mixed_devices_and_precisions_are_compared_where_asked(metric):
     systems = {"a": X, "b": X.flip(0).cuda(), "c": X.float().numpy()}
+    embedding = {} if METRICS[metric].needs == "trials" else {"n_delays": 4, "rank": 5}
     results = [
-        compare(given, metric=metric, n_delays=4, rank=5, device=device, progress=False).distances
+        compare(given, metric=metric, **embedding, device=device, progress=False).distances
         for given, device in (
             (systems, "cuda"),
             (systems, "cpu"),
@@ -124,7 +130,9 @@ def test_importing_the_package_loads_none_of_its_neighbours():
     code = (
         "import sys, torch; state = torch.get_rng_state(); import dsa_analysis; "
         "assert torch.equal(state, torch.get_rng_state()); "
-        "print([m for m in sys.modules if m.split('.')[0] in ('multitask', 'workbench')])"
+        "print([m for m in sys.modules if m.split('.')[0] in ('multitask', 'workbench')]); "
+        "heavy = {'pandas', 'xarray', 'h5py', 'sklearn', 'matplotlib', 'scipy.stats', 'scipy.io', 'scipy.ndimage'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,10 +1,6 @@
-"""Recordings: every kind of file gives the same system, every choice is kept, every doubt is an error that says so.
+"""Recordings: every kind of file gives the same system, every choice is kept, every doubt is an error that says so."""
 
-tests/reference/trials.nwb was written by pynwb 4.2.0 (hdmf 6.2.0): three trials of 1, 1.5 and 1 s from 1, 3 and 5 s;
-unit 0 fires every 10 ms, unit 1 once in the middle of each trial, unit 2 in none.
-"""
-
-import shutil
+import json
 from pathlib import Path
 
 import h5py
@@ -203,6 +199,41 @@ def test_zscores_are_over_all_trials_and_leave_constant_channels_at_zero(tmp_pat
     assert not found[:, 1].any()
 
 
+@pytest.mark.parametrize("constant", [0.1, 14.62, -3.7, 100.0])
+@pytest.mark.parametrize("choices", [{"smooth": 20}, {"decimate": 3}, {"smooth": 35, "decimate": 2}])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_constant_channels_stay_at_zero_after_arithmetic(constant, choices, dtype, tmp_path, trials):
+    trials[:, :, 1] = constant
+    path = save(tmp_path / "a.npy", trials.astype(dtype))
+    found = np.concatenate(load_recording(path, sampling_rate=100, zscore=True, **choices).trials)
+    assert not found[:, 1].any()
+    np.testing.assert_allclose(found[:, [0, 2]].std(0), 1, rtol=1e-5)  # rounding in float32
+
+
+def test_zscores_keep_small_variation_around_a_large_offset(tmp_path, trials):
+    path = save(tmp_path / "a.npy", 1e6 + 1e-3 * trials)
+    found = np.concatenate(load_recording(path, smooth=20, sampling_rate=100, zscore=True).trials)
+    np.testing.assert_allclose(found.std(0), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smooth", [10**12, 1e300, 10**5000, 501], ids=["10^12", "10^300", "5001 digits", "501"])
+def test_smoothing_beyond_the_trial_is_refused_at_once(smooth, tmp_path, trials):
+    with pytest.raises(DataError, match=r"smooth = .*( is longer than the longest trial \(500 ms\)|is not a time)"):
+        load_recording(save(tmp_path / "a.npy", trials), sampling_rate=100, smooth=smooth)
+
+
+def test_settings_are_numbers_of_python_whatever_came(tmp_path, trials):
+    given = {"smooth": np.float32(20), "decimate": np.int64(2), "zscore": np.True_, "sampling_rate": np.int16(100)}
+    found = load_recording(save(tmp_path / "a.npy", trials), **given)
+    assert json.loads(json.dumps(found.settings)) == found.settings
+    assert type(found.sampling_rate) is float
+
+
+def test_repr_is_a_line(tmp_path, trials):
+    found = load_recording(save(tmp_path / "a.npy", trials))
+    assert repr(found) == "<Recording a: 4 trials x 50 samples x 3 channels, sampling rate unknown>"
+
+
 def test_choices_are_kept(tmp_path, trials):
     settings = load_recording(
         save(tmp_path / "v5.mat", trials), variable="rates", sampling_rate="fs", smooth=20, decimate=2, zscore=True
@@ -228,85 +259,6 @@ def test_names_are_as_short_as_they_can_be(tmp_path, trials):
     assert list(load_recordings(paths)) == ["mon/x/rates", "mon/y/rates", "tue/x/rates", "tue/y/rates"]
     with pytest.raises(DataError, match=r"mon/x/rates.npy was given twice"):
         load_recordings([paths[0], paths[1], paths[0]])
-
-
-# ---- spikes ----------------------------------------------------------------------------------------------------------
-
-
-def test_spikes_are_counted_within_trials():
-    found = load_recording(NWB, sampling_rate=100)
-    assert [trial.shape for trial in found.trials] == [(100, 3), (150, 3), (100, 3)]
-    for trial in found.trials:
-        assert (trial[:, 0] == 100).all()  # a spike in each bin of 10 ms, in Hz
-        assert trial[:, 1].sum() == 100  # one spike
-        assert trial[len(trial) // 2, 1] == 100  # in the middle
-        assert not trial[:, 2].any()
-
-
-def test_smoothed_rates_have_no_edges():
-    """Unit 0 fires at 100 Hz before, during and after each trial, so its rate is that at the first bin as well."""
-    for trial in load_recording(NWB, sampling_rate=100, smooth=50).trials:
-        np.testing.assert_allclose(trial[:, 0], 100, rtol=1e-12)
-        assert trial[:, 1].max() == pytest.approx(1 / (0.05 * np.sqrt(2 * np.pi)), rel=1e-3)  # sampled, cut at 4 s.d.
-        assert trial[:, 1].sum() / 100 == pytest.approx(1, abs=1e-9)  # one spike; the trial is 20 s.d. long
-
-
-def test_trials_units_and_windows_are_chosen_by_the_tables():
-    found = load_recording(
-        NWB, sampling_rate=100, align_to="go_cue", window=(-0.2, 0.3), trials="rule == 'fdgo' and correct and id == 0",
-        units="area == 'PFC'",
-    )  # fmt: skip
-    assert [trial.shape for trial in found.trials] == [(50, 2)]
-    assert found.trials[0][:, 1].argmax() == 20  # the spike 5 ms after the cue
-    assert found.settings["window"] == (-0.2, 0.3)
-    assert found.settings["units"] == "area == 'PFC'"
-
-
-@pytest.mark.parametrize(
-    ("choices", "message"),
-    [
-        ({"sampling_rate": None}, "spikes have no sampling rate; say at which to count them"),
-        ({"variable": "units"}, "variable = 'units' is for arrays, such as those of .npy, .npz and .mat files only"),
-        ({"align_to": "go_cue"}, "align_to and window belong together"),
-        ({"align_to": "go_cu", "window": (0, 1)}, "did you mean 'go_cue'"),
-        ({"align_to": "rule", "window": (0, 1)}, "align_to = 'rule' is none of"),
-        ({"align_to": "go_cue", "window": (0, 1)}, r"trials 2 hold no bin of 10 ms, or lack a time \(trial 2: nan"),
-        ({"align_to": "go_cue", "window": (1, 0)}, r"window = \(1, 0\) ends before it begins"),
-        ({"trials": "correct == 7"}, "trials = 'correct == 7' leaves none of 3"),
-        ({"units": "depth > 3"}, r"units = 'depth > 3' cannot be answered \(.*columns are area, id"),
-        ({"sampling_rate": 0.5}, "trials 0, 1, 2 hold no bin of 2000 ms"),
-    ],
-)
-def test_what_does_not_fit_spikes_is_refused(choices, message):
-    with pytest.raises(DataError, match=message):
-        load_recording(NWB, **{"sampling_rate": 100, **choices})
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (
-            lambda file: file.__delitem__("intervals"),
-            r"has no trials \(the table intervals/trials is missing or empty\)",
-        ),
-        (lambda file: file.__delitem__("units"), "has no units with spike times"),
-        (lambda file: file["units/spike_times"].__setitem__(5, 0.001), r"unit 0: spike times do not rise at spike 5"),
-        (
-            lambda file: file.attrs.__setitem__("nwb_version", "1.0.6"),
-            "NWB version is 1.0.6; files of version 2 are read",
-        ),
-        (
-            lambda file: file["intervals/trials/stop_time"].__setitem__(1, 2.5),
-            r"trials 1 hold no bin of 10 ms.*3 to 2.5 s",
-        ),
-    ],
-)
-def test_broken_nwb_files_are_refused(spoil, message, tmp_path):
-    path = Path(shutil.copy(NWB, tmp_path / "a.nwb"))
-    with h5py.File(path, "r+") as file:
-        spoil(file)
-    with pytest.raises(DataError, match=message):
-        load_recording(path, sampling_rate=100)
 
 
 # ---- what must be refused --------------------------------------------------------------------------------------------
@@ -451,6 +403,10 @@ def test_trials_with_nan_are_kept_where_asked_and_change_no_other(tmp_path, tria
     [
         ({"smooth": 20}, "smooth = 20 ms needs a sampling rate; give sampling_rate in Hz"),
         ({"smooth": -1, "sampling_rate": 1}, "smooth = -1 is not a time in ms of at least 0"),
+        ({"decimate": 10**14}, "a.npy, trial 0 has 50 samples; decimate = 100000000000000 leaves none"),
+        ({"decimate": 10**20}, "decimate = 100000000000000000000 is not a whole number of at least 1 and at most"),
+        ({"zscore": "no"}, "zscore = 'no' is neither True nor False"),
+        ({"variable": 3}, "variable = 3 is no text"),
         ({"decimate": 0}, "decimate = 0 is not a whole number of at least 1"),
         ({"units": "area == 'PFC'"}, "units = .* is for spikes, such as those of .nwb files only"),
     ],

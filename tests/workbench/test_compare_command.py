@@ -150,7 +150,7 @@ def test_operators_from_elsewhere_are_compared_as_they_are(folder):
 @pytest.mark.parametrize("metric", ["spectral", "cka"])
 def test_other_metrics_have_a_report(folder, metric):
     embedding = SETTINGS if metric == "spectral" else []
-    assert main(["compare", *files(folder), *SETTINGS, "--metric", metric, "--sampling-rate", "10"]) == 0
+    assert main(["compare", *files(folder), *embedding, "--metric", metric, "--sampling-rate", "10"]) == 0
     assert ("The noise floor" in text_of(folder / "results/compare/report.html")) == (metric == "spectral")
 
 

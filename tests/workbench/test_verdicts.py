@@ -136,6 +136,14 @@ def test_studies_without_fixed_points_say_nothing_about_them():
     assert not any("fixed points" in what for what in verdicts([made_up(0, n_points=0)])["what"])
 
 
+@pytest.mark.parametrize("n_points", [2, 3, 4])
+def test_few_fixed_points_leave_the_claim_on_them_undecided(n_points):
+    table = verdicts([made_up(0, n_points=n_points)]).set_index("what")
+    (what,) = (what for what in table.index if "Jacobians" in what)
+    assert table.loc[what, "verdict"] == "undecided"
+    assert verdicts([made_up(0, n_points=5)])["seen"].str.contains("n = 5 points").any()
+
+
 def test_pooled_scores_show_each_seed_and_the_interval_over_seeds(studies):
     pooled = pooled_scores(studies)
     each = [study.scores.loc[("CKA", "performance"), "rho"] for study in studies]

@@ -7,12 +7,13 @@ Student's for all else. With one seed the interval is that within the study, ove
 which is narrower than it would be over seeds.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsa_analysis import mean_interval, spearman_interval
+from dsa_analysis import mean_interval, spearman, spearman_interval
 from dsa_analysis.inference import Interval
 from workbench.claims import Claim, claims_table, median_interval, p_interval, rho_interval
 from workbench.networks.families import BEFORE, FREE, FROZEN
@@ -215,7 +216,10 @@ def _mode_error(study: GroupStudy) -> Interval:
 
 
 def _rho_with_jacobians(study: GroupStudy) -> Interval:
-    """Rho over pairs of fixed points, with its bootstrap interval over points, which the pairs share."""
+    """Rho over pairs of fixed points, with its bootstrap interval over points, which the pairs share.
+
+    Fewer than 5 points are too few to resample: the limits are NaN then.
+    """
     pairs = study.jacobian_pairs
     points = {name: k for k, name in enumerate(dict.fromkeys([*pairs["system_a"], *pairs["system_b"]]))}
     rows, columns = pairs["system_a"].map(points), pairs["system_b"].map(points)
@@ -224,4 +228,7 @@ def _rho_with_jacobians(study: GroupStudy) -> Interval:
         distances = np.zeros((len(points), len(points)))
         distances[rows, columns] = distances[columns, rows] = pairs[side]
         sides.append(distances)
+    if len(points) < 5:
+        rho = spearman(*sides) if len(points) > 2 else math.nan  # two points are one pair
+        return Interval(rho, math.nan, math.nan, len(points))
     return spearman_interval(*sides, seed=study.seed)
