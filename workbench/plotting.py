@@ -133,21 +133,23 @@ def plot_pairs(pairs: pd.DataFrame, axes: Axes) -> Axes:
 def plot_measures(
     scores: pd.DataFrame, value: str, axes: Axes, colors: Mapping[str, Any], chance: float | None = None
 ) -> Axes:
-    """One row for each measure of `workbench.controls.scores`: seeds as dots, their mean with its 95 % interval.
+    """One row for each measure in ``colors``: seeds as dots, their mean with its 95 % interval, on an axis from 0 to 1.
 
-    A dashed line marks ``chance``.
+    ``scores`` come from `workbench.controls.scores`; a measure that is not among them has an empty row. A dashed line
+    marks ``chance``.
     """
-    names = list(dict.fromkeys(scores["measure"]))
-    for place, name in enumerate(names):
+    for place, (name, color) in enumerate(colors.items()):
         values = scores[value][scores["measure"] == name].to_numpy()
+        if not len(values):
+            continue
         mean, low, high, _ = mean_interval(values)
-        axes.plot(values, np.full(len(values), place + 0.18), ".", color=colors[name], markersize=4, alpha=0.6)
-        axes.plot([low, high], [place - 0.12] * 2, color=colors[name], linewidth=1.5)
-        axes.plot([mean], [place - 0.12], "o", color=colors[name], markersize=5)
+        axes.plot(values, np.full(len(values), place + 0.18), ".", color=color, markersize=4, alpha=0.6)
+        axes.plot([low, high], [place - 0.12] * 2, color=color, linewidth=1.5)
+        axes.plot([mean], [place - 0.12], "o", color=color, markersize=5)
     if chance is not None:
         axes.axvline(chance, color="0.6", linestyle="--", linewidth=0.8)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel=value, ylim=(len(names) - 0.5, -0.5))
+    axes.set_yticks(range(len(colors)), list(colors))
+    axes.set(xlabel=value, xlim=(0, 1.03), ylim=(len(colors) - 0.5, -0.5))
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
     return axes

@@ -9,8 +9,8 @@ SMALL = {
         "memories": {
             "recordings": {
                 "readouts": {
-                    "tanh": {"activation": "tanh", "n_neurons": 8, "gain": 1.0},
-                    "relu": {"activation": "relu", "n_neurons": 6, "gain": 1.0},
+                    "few": {"activation": "tanh", "n_neurons": 6, "gain": 1.0},
+                    "more": {"activation": "relu", "n_neurons": 8, "gain": 1.0},
                 },
                 "n_trials": 6,
                 "n_times": 60,

@@ -79,8 +79,8 @@ def test_plot_has_a_row_for_each_measure_with_its_seeds():
 
     table = pd.DataFrame({"measure": ["x", "x", "y", "y"], "AUROC": [0.5, 0.7, 0.9, 1.0]})
     figure, axes = plt.subplots()
-    plot_measures(table, "AUROC", axes, {"x": "red", "y": "blue"}, chance=0.5)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
+    plot_measures(table, "AUROC", axes, {"x": "red", "none": "green", "y": "blue"}, chance=0.5)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "none", "y"]
     assert axes.get_xlabel() == "AUROC"
     dots = [line for line in axes.lines if line.get_marker() == "."]
     assert [sorted(line.get_xdata()) for line in dots] == [[0.5, 0.7], [0.9, 1.0]]
