@@ -7,6 +7,9 @@ the noise, and the distance with them. A *cell* (n_delays, rank) is admissible i
     its last direction stands above white noise in every system: of the variance along direction k, noise holds less
         than 1 / (1 + sqrt(n_entries / n_windows))^2, its share at the edge of Marchenko and Pastur's law (1967),
     the cut falls into a gap: geometric mean over systems of S_rank / S_(rank + 1) at least 1.2,
+    if horizons are to be chosen: the systems have moved on over the horizon, so that the mean eigenvalue of their
+        operators, an autocorrelation, is at most 1 / e. Over less time all operators are near the identity, and what
+        tells systems apart is how they were recorded,
     rank is at least 3, or all entries of a window where these are fewer: smaller ones hold too little.
 
 Among these, identifiability decides: each system's even trials are compared with the odd trials of all, and the cell is
@@ -40,13 +43,14 @@ if TYPE_CHECKING:
 
 DELAYS = (1, 2, 3, 5, 8, 12, 20)
 COARSE_DELAYS = (1, 3, 8, 20)  # where horizons are chosen too, which multiplies the cells
-N_HORIZONS = 5
+N_HORIZONS = 9
 LARGEST_RANK = 20
 MOST_ENTRIES = 4000  # of a window: the lag covariances grow as its square
 MOST_SYSTEMS = 12  # whose halves are aligned; more make the choice slower, not better
 MOST_TRIALS = 10  # held-out trials that are predicted
 N_STARTS = 2  # of the alignments of halves, of which only the order counts
 LEAST_GAP = 1.2
+DECORRELATED = math.exp(-1)  # mean eigenvalue of operators below which a horizon is one of the system's own time
 LEAST_AGREEMENT = 0.7  # rank correlation with a neighbouring cell under which the choice decides the verdict
 UNPREDICTABLE, CHANCE = 0.9, 0.6  # prediction error above, and AUROC below, which a choice is no evidence
 METHODS = ("identifiability", "gap")
@@ -63,7 +67,8 @@ class EmbeddingChoice:
         What decided.
     table : DataFrame
         One row for each cell, by ``n_delays`` and ``rank`` (and ``horizon``, or ``steps_ahead`` where ``dt`` is not
-        known, if several were candidates): ``gap``, ``resolved``, ``above_noise``, ``admissible``, ``auroc`` and
+        known, if several were candidates): ``gap``, ``resolved``, ``above_noise``, ``memory`` (mean eigenvalue of the
+        operators, median over systems: the autocorrelation left after the horizon), ``admissible``, ``auroc`` and
         ``ratio`` of the split halves (NaN where they were not compared), ``prediction_error`` of held-out trials
         ``n_applications`` applications of the operator ahead relative to predicting the mean, ``agreement``, the rank
         correlation of the split-half distances with those of the chosen cell, and ``chosen``.
@@ -137,12 +142,12 @@ def choose_embedding(
         Show a bar on stderr for what takes more than two seconds.
     **choices
         Fields of `Comparison`, which override those of ``how``. For ``n_delays``, ``rank``, ``steps_ahead`` and
-        ``horizon`` a sequence gives the candidates, and a number the only one. By default candidates are: for
-        ``n_delays`` 1, 2, 3, 5, 8, 12 and 20, if a window spans at most a quarter of the shortest trial, holds at most
-        4000 entries and, where the estimator needs it, tells noise from signal; for ``rank`` all up to 20; and one
-        sample ahead. ``horizon="auto"`` takes horizons from the autocorrelation time of the systems up to a third of
-        the shortest trial, and one sample. ``n_starts`` is 2 unless given: only the order of the distances counts.
-        Halves of at most 12 systems are compared, spread evenly over all.
+        ``horizon`` a sequence gives the candidates, and a number the only one. Candidates by default: for ``n_delays``
+        1, 2, 3, 5, 8, 12 and 20, if a window spans at most a quarter of the shortest trial, holds at most 4000 entries
+        and, where the estimator needs it, tells noise from signal (1, 3, 8 and 20 if horizons are chosen too); for
+        ``rank`` all up to 20; and one sample ahead. ``horizon="auto"`` considers horizons from one sample to a third
+        of the shortest trial; those over which the systems have moved on are admissible. ``n_starts`` is 2 unless
+        given: only the order of the distances counts. Halves of at most 12 systems are compared, spread evenly.
 
     Returns
     -------
@@ -239,6 +244,7 @@ class _Grid:
     delays: list[int]
     ranks: list[int]
     horizons: list[int]
+    by_data: bool = False  # whether horizons are those of "auto"
 
     @classmethod
     def of(cls, how: Comparison, trials: dict[str, list[Tensor]], candidates: dict[str, Any]) -> "_Grid":
@@ -249,7 +255,7 @@ class _Grid:
             raise DataError("steps_ahead and horizon say the same thing twice; give one of them")
         horizons, chosen_by_data = empty._horizons(asked["steps_ahead"], asked["horizon"])
         delays = empty._delays(asked["n_delays"], COARSE_DELAYS if chosen_by_data else DELAYS)
-        return cls(how, trials, delays, ranks, horizons)
+        return cls(how, trials, delays, ranks, horizons, chosen_by_data)
 
     @property
     def slowest(self) -> float | None:
@@ -289,11 +295,8 @@ class _Grid:
         if horizon is None:
             return _candidates("steps_ahead", 1 if steps_ahead is None else steps_ahead, ()), False
         if isinstance(horizon, str) and horizon == AUTO:
-            shortest = min(self.lengths)
-            correlated = sorted(_autocorrelation_time(parts) for parts in self.trials.values())[len(self.trials) // 2]
-            first, last = max(1, min(correlated, shortest // 6)), max(1, shortest // 3)
-            spaced = np.geomspace(first, last, N_HORIZONS)
-            return sorted({1, *map(round, spaced.tolist())}), True
+            spaced = np.geomspace(1, max(1, min(self.lengths) // 3), N_HORIZONS)
+            return sorted({round(value) for value in spaced.tolist()}), True
         if self.slowest is None:
             raise DataError(f"horizon = {horizon!r} is a time, so dt (the sampling interval) is needed")
         times = horizon if isinstance(horizon, (Sequence, np.ndarray)) else [horizon]
@@ -366,12 +369,15 @@ class _Measured:
         resolved = all(of.reaches(cell) for of in everyone)
         above_noise = all(of.above_noise(cell) for of in self.whole.values())
         enough = cell.rank >= min(3, *(len(d.basis) for d in found))
+        memory = float(np.median([of.memory(cell) for of in self.whole.values()])) if resolved else np.nan
+        moved_on = not self.grid.by_data or memory <= DECORRELATED
         errors = [even.prediction_error(cell, odd) for even, odd in self.halves.values()] if resolved else []
         return {
             "gap": gap,
             "resolved": resolved,
             "above_noise": above_noise,
-            "admissible": resolved and above_noise and enough and gap >= LEAST_GAP,
+            "memory": memory,
+            "admissible": resolved and above_noise and enough and gap >= LEAST_GAP and moved_on,
             "prediction_error": float(np.median(errors)) if errors else np.nan,
         }
 
@@ -415,6 +421,10 @@ class _Of:
     def operator(self, cell: _Cell) -> Operator:
         return solve(self.found(cell), self.embedding(cell), self._variance(cell))
 
+    def memory(self, cell: _Cell) -> float:
+        """Mean eigenvalue of the operator: the autocorrelation left after the horizon, over whitened directions."""
+        return float(self.operator(cell).matrix.diagonal().mean())
+
     def reaches(self, cell: _Cell) -> bool:
         """Whether the data resolve the rank, with ten transitions for each dimension."""
         found = self.found(cell)
@@ -448,21 +458,6 @@ def _candidates(name: str, value: Any, default: Sequence[int]) -> list[int]:
     for candidate in values:
         check_count(name, candidate)
     return sorted(set(map(int, values)))
-
-
-def _autocorrelation_time(trials: list[Tensor]) -> int:
-    """First lag at which the autocorrelation, summed over channels and trials, falls below 1/e, in samples.
-
-    The longest lag looked at, a third of the shortest trial, if it never does.
-    """
-    mean = torch.cat(trials).double().mean(0)
-    centred = [trial.double() - mean for trial in trials]
-    longest = max(1, min(map(len, trials)) // 3)
-    size = sum(float(x.square().mean(0).sum()) for x in centred)
-    for lag in range(1, longest):
-        if sum(float((x[lag:] * x[:-lag]).mean(0).sum()) for x in centred) < size / math.e:
-            return lag
-    return longest
 
 
 def _identifiability(distances: np.ndarray) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsa_analysis import DataError, delay_embed
+from dsa_analysis import Comparison, DataError, delay_embed
 
 
 @given(
@@ -54,3 +54,18 @@ def test_window_longer_than_trial_is_refused():
 def test_counts_below_one_are_refused(counts):
     with pytest.raises(DataError, match="is not a whole number of at least 1"):
         delay_embed(torch.zeros(9, 1), **counts)
+
+
+@pytest.mark.parametrize("time", [{"horizon": 0.2, "n_delays": 3}, {"window": 0.3}])
+def test_times_need_a_sampling_interval_when_samples_are_counted(time):
+    how = Comparison(rank=2, **time)  # the interval may come later
+    with pytest.raises(DataError, match=r"= 0\.\d is a time, so dt \(the sampling interval\) is needed"):
+        how.embedding()
+    embedding = how.override(dt=0.1).embedding()
+    assert (embedding.n_delays, embedding.steps_ahead) == (3, 2 if "horizon" in time else 1)
+
+
+@pytest.mark.parametrize("ridge", [None, [1.0], "x", True, -1.0, float("nan"), float("inf")])
+def test_ridge_that_is_no_number_is_refused(ridge):
+    with pytest.raises(DataError, match=r"ridge = .* is not a number of at least 0"):
+        Comparison(ridge=ridge)

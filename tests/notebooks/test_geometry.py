@@ -5,7 +5,6 @@ from tests.notebooks.conftest import printed
 SMALL = {
     "geometry_or_dynamics": {
         "seeds": [1, 2],
-        "choice_every": 1,
         "memories": {
             "recordings": {
                 "readouts": {
@@ -15,12 +14,10 @@ SMALL = {
                 "n_trials": 6,
                 "n_times": 60,
             },
-            "horizons": [1.0, 2.0],
         },
         "conditions": {"recordings": {"n_draws": 2, "n_trials": 12, "n_times": 30}},
         "attractors": {
             "recordings": {"n_draws": 2, "n_trials": 6, "n_times": 60, "n_substeps": 2, "n_neurons": [8, 12]},
-            "horizons": [0.5, 1.0],
         },
         "ring": {
             "network": {"n_trials": 4, "n_times": 60, "settle": 100.0},

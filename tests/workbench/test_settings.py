@@ -8,6 +8,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +87,7 @@ def test_saved_settings_read_back_equal_from_any_folder(config, tmp_path):
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=0.0))
+@hypothesis.settings(max_examples=30)  # each writes and reads a whole file
 def test_saved_numbers_lose_no_digit(settings, tmp_path_factory, ridge):
     dsa = dataclasses.replace(settings.lorenz.dsa, ridge=ridge)
     changed = dataclasses.replace(settings, lorenz=dataclasses.replace(settings.lorenz, dsa=dsa))

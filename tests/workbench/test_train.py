@@ -179,7 +179,7 @@ WRONG = [
     (
         "training.checkpoint_steps",
         "[5, 1]",
-        "groups.training.checkpoint_steps: step 5 never comes where a group learns in 4",
+        "groups.training.checkpoint_steps: step 5 is after the last step of a group with 4 steps",
     ),
     (
         "network.n_input",
@@ -190,7 +190,7 @@ WRONG = [
 WRONG_GROUPS = [
     ("rules: [dm1], n_networks: 1", f".n_networks: a group of 1 network {ONE}"),
     ("rules: [dm7], n_networks: 3", ": unknown rule 'dm7'"),
-    ("rules: [dm1, dm1], n_networks: 3", ".rules: rules: 'dm1' stands there twice"),
+    ("rules: [dm1, dm1], n_networks: 3", ".rules: rules: 'dm1' is listed twice"),
     ("rules: [dm1], frozen: [inputs], n_networks: 3", ".frozen: unknown weights in frozen 'inputs'"),
     ("after: mater, rules: [dm1]", ".after: unknown group that 'basic' is after, 'mater'"),
     ("after: basic_frozen, rules: [dm1]", ".after: groups follow one another in a circle"),

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dsa_analysis.comparison import Comparison
 from dsa_analysis.controls import AttractorParameters, ConditionParameters, MemoryParameters, RingParameters
 from dsa_analysis.systems import LorenzRegime
 from workbench.settings.dsa import Dsa, embeddings, misfits
@@ -21,13 +20,13 @@ class Memories(Section):
     """One dynamics in many geometries."""
 
     recordings: MemoryParameters
-    horizons: Annotated[tuple[Positive, ...], Field(min_length=2)]
     dsa: Annotated[Dsa, Inherits("dsa")]
 
     def problems(self) -> Iterator[str]:
         p = self.recordings
         n_channels = min(readout.n_neurons for readout in p.readouts.values())
-        yield from _horizon_problems(self.dsa, self.horizons, p.dt, p.n_times, n_channels)
+        for problem in misfits(self.dsa, {"dt": p.dt}, p.n_times, n_channels, "a trial", "or raise n_times"):
+            yield f"dsa.{problem}"
 
 
 @dataclass(frozen=True)
@@ -52,26 +51,12 @@ class Attractors(Section):
     """Attractors of different topology under deformation."""
 
     recordings: AttractorParameters
-    horizons: Annotated[tuple[Positive, ...], Field(min_length=2)]
     dsa: Annotated[Dsa, Inherits("dsa")]
 
     def problems(self) -> Iterator[str]:
         p = self.recordings
-        yield from _horizon_problems(self.dsa, self.horizons, p.dt, p.n_times, p.n_neurons[0])
-
-
-def _horizon_problems(
-    dsa: Comparison, horizons: tuple[float, ...], dt: float, n_times: int, n_channels: int
-) -> Iterator[str]:
-    """Why a candidate does not fit the trials."""
-    if dsa.horizon != "auto":
-        yield f"dsa.horizon: {dsa.horizon} leaves nothing to choose; set it to auto, or put it into horizons"
-        return
-    for horizon in horizons:
-        for problem in misfits(
-            dsa.override(horizon=horizon), {"dt": dt}, n_times, n_channels, "a trial", "or raise n_times"
-        ):
-            yield f"horizons: {horizon:g}: {problem}"
+        for problem in misfits(self.dsa, {"dt": p.dt}, p.n_times, p.n_neurons[0], "a trial", "or raise n_times"):
+            yield f"dsa.{problem}"
 
 
 @dataclass(frozen=True)
@@ -130,7 +115,6 @@ class GeometryOrDynamics(Section):
 
     seeds: Annotated[tuple[Index, ...], Field(min_length=2)]
     choice_seed: Index
-    choice_every: Count
     memories: Memories
     conditions: Conditions
     attractors: Attractors
