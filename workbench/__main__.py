@@ -61,10 +61,9 @@ def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
     for name in arguments.groups:
         if name not in ours.groups:
             raise ConfigError(f"--groups: {multitask.trials.unknown('group', name, ours.groups)}")
-    repeated = range(settings.seed, settings.seed + ours.n_seeds)
     try:
         with engine(settings.engine):
-            for seed in repeated if arguments.seed is None else [arguments.seed]:
+            for seed in ours.seeds if arguments.seed is None else [arguments.seed]:
                 trained = multitask.train_groups(
                     ours.groups,
                     ours.network,
@@ -138,10 +137,9 @@ def compare_groups(arguments: argparse.Namespace, command: str) -> int:
     if arguments.files:
         raise ConfigError(f"--groups: compares the networks of the settings, not files; leave out {arguments.files[0]}")
     settings = load_settings(arguments.settings)
-    seeds = range(settings.seed, settings.seed + settings.groups.n_seeds)
     folder, studies = Path(arguments.output or settings.results / "groups"), []
     try:
-        for seed in [arguments.choice_seed] if "choice_seed" in arguments else seeds:
+        for seed in [arguments.choice_seed] if "choice_seed" in arguments else settings.groups.seeds:
             study = GroupStudy(settings, seed).complete()
             studies.append(study)
             report = write_report(study, verdicts(study), folder / f"seed_{seed}", command)

@@ -89,7 +89,7 @@ def _number(threshold: Any, relation: str) -> float:
 
 
 def _range(threshold: Any) -> tuple[float, float]:
-    start, stop = threshold if np.ndim(threshold) else (-threshold, threshold)
+    start, stop = threshold if isinstance(threshold, Sequence) else (-threshold, threshold)
     if not start <= stop:
         raise ValueError(f"threshold = {threshold!r} is not a range; give t >= 0 or (low, high) with low <= high")
     return float(start), float(stop)
@@ -123,7 +123,8 @@ def as_interval(seen: Any) -> Interval:
     if isinstance(seen, tuple):
         if len(seen) != 3 or seen[1] > seen[2]:
             raise ValueError(f"{seen!r} is not (mean, low, high) with low <= high; give values of seeds as a list")
-        return Interval(*map(float, seen), 0)
+        mean, low, high = map(float, seen)
+        return Interval(mean, low, high, 0)
     return mean_interval(np.atleast_1d(np.asarray(seen, dtype=float)))
 
 
@@ -234,8 +235,8 @@ class Claim:
             return "true" if self._is_fact else ""
         if self.relation != "within":
             return f"{self.relation} {self.threshold:g}"
-        if np.ndim(self.threshold):
-            return "from {:g} to {:g}".format(*self.threshold)  # type: ignore[misc]
+        if isinstance(self.threshold, Sequence):
+            return "from {:g} to {:g}".format(*self.threshold)
         return f"within {self.threshold:g} of 0"
 
     @property

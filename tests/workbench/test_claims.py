@@ -31,6 +31,7 @@ from workbench.claims import Claim, as_interval, claims_table, median_interval, 
         ((0.5, 0.2, 0.9), "within", 0.1, "not met"),
         ((-0.5, -0.9, -0.2), "within", 0.1, "not met"),
         ((0.5, 0.4, 0.6), "within", (0.35, 0.65), "met"),
+        ((0.5, 0.4, 0.6), "within", [0.35, 0.55], "undecided"),
         ((0.3, 0.2, 0.34), "within", (0.35, 0.65), "not met"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Groups of networks compared: what enters, what is left out, what is kept, and what the settings refuse."""
+"""Comparison of groups of networks: what a measure sees, tables, their storage, the report, and refused settings."""
 
 from dataclasses import replace
 
@@ -58,16 +58,16 @@ def test_networks_of_the_reference_are_compared_with_the_others_of_it(study):
     assert table["CKA", "delay", 1] == pytest.approx(np.mean(to_both), abs=1e-12)
 
 
-def test_matched_trials_are_the_same_for_all_and_unmatched_ones_the_networks_own(study):
+def test_matched_trials_are_the_same_for_all_networks_and_unmatched_ones_differ(study):
     measures, stages = study.how.measures, {"delay": study.trained.network("delay")}
     matched = study.systems(measures["DSA"], stages)
     lengths = [[len(trial) for trial in pieces["whole"]] for pieces in matched.values()]
     assert lengths[0] == lengths[1]
-    assert len(set(lengths[0])) > 1  # batches with times of their own: ragged
+    assert len(set(lengths[0])) > 1  # batches have different times
     unmatched = study.systems(measures["unmatched"], stages | {"master": study.trained.network("master")})
     drawn = {tuple(len(trial) for trial in pieces["whole"]) for pieces in unmatched.values()}
     assert len(drawn) > 1
-    alone = study.systems(measures["unmatched"], stages)  # whatever else is compared
+    alone = study.systems(measures["unmatched"], stages)  # independent of what else is compared
     for one, other in zip(alone["delay", 1]["whole"], unmatched["delay", 1]["whole"], strict=True):
         assert torch.equal(one, other)
 
@@ -89,8 +89,8 @@ def test_pieces_are_periods_or_answers_and_inputs_may_be_modelled(study):
     assert driven.n_inputs == study.ours.network.n_input
 
 
-def test_trials_without_a_response_are_a_piece_of_their_own(study):
-    """Match-to-sample rules ask to keep fixating in half of their trials: none may go missing."""
+def test_trials_without_a_response_are_a_separate_piece(study):
+    """In half of the trials of match-to-sample rules no response is right: these trials must not be lost."""
     recorder = replace(study.recorder, rule="dmsgo", how=replace(study.how, periods=()))
     measure = replace(study.how.measures["DSA"], by="response")
     pieces = recorder.systems(measure, {"delay": study.trained.network("delay")})["delay", 0]
@@ -118,7 +118,7 @@ def test_distances_are_means_over_pieces(study):
     np.testing.assert_allclose(study.distances(measure, systems).distances, np.mean(each, 0), atol=1e-12)
 
 
-def test_groups_are_as_far_apart_as_their_networks_in_the_mean():
+def test_distance_between_groups_is_the_mean_over_their_networks():
     D = np.array([[0.0, 1, 2, 4], [1, 0, 3, 5], [2, 3, 0, 6], [4, 5, 6, 0]])
     ones = np.ones_like(D)
     labels = ("b 0", "b 1", "a 0", "c 0")
@@ -127,10 +127,10 @@ def test_groups_are_as_far_apart_as_their_networks_in_the_mean():
     assert between.loc["b", "b"] == 1
     assert between.loc["b", "a"] == between.loc["a", "b"] == 2.5
     assert between.loc["c", "b"] == 4.5
-    assert np.isnan(between.loc["a", "a"])  # one network is at no distance within its group
+    assert np.isnan(between.loc["a", "a"])  # a group of one network has no distance within it
 
 
-def test_learning_runs_from_the_start_to_the_end_of_the_last_training(study):
+def test_learning_is_followed_from_the_start_to_the_end_of_the_last_training(study):
     learning = study.over_learning
     assert sorted(set(learning["step"])) == [0, 5, 10, 20]
     assert learning.groupby("step")["progress"].first().tolist() == [0, 0.25, 0.5, 1]
@@ -172,11 +172,11 @@ def test_what_was_computed_is_read_until_something_changes(study, folder, monkey
     again = GroupStudy(load_settings(folder / "config.yaml"), progress=False).complete()
     pd.testing.assert_frame_equal(again.to_reference, study.to_reference)
     pd.testing.assert_frame_equal(verdicts(again), verdicts(study))
-    assert again.concerns == study.concerns  # what was warned of is part of what was found
+    assert again.concerns == study.concerns  # warnings are stored with the tables
     claims = replace(again.how, claims=replace(again.how.claims, performance=-0.1))
     _ = GroupStudy(replace(again.settings, groups=replace(again.ours, comparison=claims)), progress=False).to_reference
     fewer = replace(again.ours, comparison=replace(again.how, n_trials=5))
-    another = replace(again.ours, groups={**again.ours.groups, "raw": Group()})  # trained by no run
+    another = replace(again.ours, groups={**again.ours.groups, "raw": Group()})  # untrained, so not part of any run
     for groups in (fewer, another):
         with pytest.raises(AssertionError, match="computed again"):
             _ = GroupStudy(replace(again.settings, groups=groups), progress=False).to_reference

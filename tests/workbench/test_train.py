@@ -137,7 +137,7 @@ def test_named_groups_are_trained_with_what_they_need_and_a_seed_of_their_own(fe
 
 
 def test_every_seed_is_trained_unless_one_is_named(few, capsys):
-    few.set("groups.n_seeds", "2")
+    few.set("groups.seeds", "[0, 1]")
     assert main(["train", "--groups", "basic", "--config", str(few.path)]) == 0
     assert re.findall(r"^seed (\d):", capsys.readouterr().out, re.MULTILINE) == ["0", "1"]
 

@@ -171,11 +171,11 @@ def distances_between(
     Similarity
         Distances and lower bounds are means over pieces; all else is that of the first piece.
     """
-    sides = [side for side in (systems, others) if side is not None]
     each = [
         compare(
-            *({name: pieces[piece] for name, pieces in side.items()} for side in sides),
-            how=measure.dsa,
+            {name: pieces[piece] for name, pieces in systems.items()},
+            None if others is None else {name: pieces[piece] for name, pieces in others.items()},
+            measure.dsa,
             device=device,
             progress=False,
         )

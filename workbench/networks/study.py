@@ -1,9 +1,9 @@
 """A study of groups of trained networks with one seed: everything that is computed about them, stored on disk."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -236,7 +236,7 @@ class GroupStudy:
     def _depends_on(self) -> tuple[Any, ...]:
         """What all tables depend on: the settings except for the claims, the networks, and the code that computes."""
         ours = yaml.safe_load(self.ours.to_yaml())
-        del ours["n_seeds"], ours["comparison"]["claims"]
+        del ours["seeds"], ours["comparison"]["claims"]
         runs = sorted({run.folder.name for run in self.trained.runs.values()})
-        code = [Path(module.__file__).read_text("utf-8") for module in (families, measures, tables, truth)]
+        code = [inspect.getsource(module) for module in (families, measures, tables, truth)]
         return ours, self.seed, self.settings.device, runs, code

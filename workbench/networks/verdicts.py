@@ -15,7 +15,7 @@ import numpy as np
 
 from dsa_analysis import mean_interval, spearman, spearman_interval
 from dsa_analysis.inference import Interval
-from workbench.claims import Claim, claims_table, median_interval, p_interval, rho_interval
+from workbench.claims import Claim, Relation, claims_table, median_interval, p_interval, rho_interval
 from workbench.networks.families import BEFORE, FREE, FROZEN
 from workbench.networks.study import GroupStudy
 from workbench.networks.tables import difference, of_runs
@@ -29,9 +29,8 @@ Studies = Sequence[GroupStudy]
 
 
 def studies_of(settings: "Settings", progress: bool = True) -> list[GroupStudy]:
-    """One complete study for each of the ``groups.n_seeds`` seeds from ``seed`` on. What is stored is read."""
-    seeds = range(settings.seed, settings.seed + settings.groups.n_seeds)
-    return [GroupStudy(settings, seed, progress).complete() for seed in seeds]
+    """One complete study for each of ``groups.seeds``. What is stored is read."""
+    return [GroupStudy(settings, seed, progress).complete() for seed in settings.groups.seeds]
 
 
 def verdicts(studies: GroupStudy | Studies) -> "pd.DataFrame":
@@ -124,7 +123,8 @@ def _on_parts(studies: Studies) -> Iterator[Claim]:
                     studies,
                     f"{measure}: distance with {question}, rho",
                     over_seeds(studies, _score(measure, question), rho_interval),
-                    *(("<", 0) if claimed else ()),
+                    "<" if claimed else None,
+                    0,
                     of="networks",
                 )
 
@@ -136,7 +136,8 @@ def _on_learning(studies: Studies) -> Iterator[Claim]:
             studies,
             f"{measure}: distance with performance over a run, median rho of runs",
             over_seeds(studies, _rho_of_runs(measure), rho_interval),
-            *(("<=", how.claims.learning) if measure == how.shown[0] else ()),
+            "<=" if measure == how.shown[0] else None,
+            how.claims.learning,
             of="runs",
         )
 
@@ -172,8 +173,16 @@ def _on_truth(studies: Studies) -> Iterator[Claim]:
     yield _claim(found, what, rho, ">=", claims.jacobians, of="points")
 
 
-def _claim(studies: Studies, what: str, seen: Any, *claimed: Any, of: str = "") -> Claim:
-    return Claim(what, seen, *claimed, of=of if len(studies) == 1 else "seeds")
+def _claim(
+    studies: Studies,
+    what: str,
+    seen: Any,
+    relation: Relation | None = None,
+    threshold: float | None = None,
+    *,
+    of: str = "",
+) -> Claim:
+    return Claim(what, seen, relation, threshold, of=of if len(studies) == 1 else "seeds")
 
 
 # ---- statistics of one study -----------------------------------------------------------------------------------------
@@ -184,7 +193,7 @@ def _score(measure: str, question: str) -> Callable[[GroupStudy], Interval]:
 
     def find(study: GroupStudy) -> Interval:
         rho = study.scores.loc[(measure, question)]
-        return Interval(*(float(rho[key]) for key in ("rho", "low", "high")), int(rho["n"]))
+        return Interval(float(rho["rho"]), float(rho["low"]), float(rho["high"]), int(rho["n"]))
 
     return find
 

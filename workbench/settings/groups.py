@@ -113,7 +113,7 @@ class Groups(Section):
     master: Rule
     parts: Annotated[tuple[Rule, ...], Field(min_length=1)]
     n_networks: Count
-    n_seeds: Count
+    seeds: Annotated[tuple[Index, ...], Field(min_length=1)]
     n_test_trials: Count
     network: Annotated[NetworkParameters, Inherits("network")]
     training: Annotated[TrainingParameters, Inherits("training")]
@@ -122,6 +122,8 @@ class Groups(Section):
     comparison: GroupComparison
 
     def problems(self) -> Iterator[str]:
+        if len(set(self.seeds)) < len(self.seeds):
+            yield f"seeds: a seed is listed twice, got {list(self.seeds)}"
         yield from self._of_training()
         yield from (f"comparison.{problem}" for problem in self._of_comparison())
 
