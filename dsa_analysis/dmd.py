@@ -24,18 +24,16 @@ Over one sample slow dynamics hardly differ from standing still, and the operato
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsa_analysis import covariances, spectra
+from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.covariances import Directions
 from dsa_analysis.data import DataError, as_device, as_trials, check_count
 from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters, delay_embed
-
-if TYPE_CHECKING:
-    from dsa_analysis.comparison import Comparison
 
 LEAST_SIGNAL = 0.05  # share of signal below which compensating the rest would divide by the error of its estimate
 
@@ -163,7 +161,7 @@ class Operator:
 
 def fit_operator(
     trials: Any,
-    how: "Comparison | None" = None,
+    how: Comparison | None = None,
     *,
     device: str | torch.device | None = None,
     name: str = "system",
@@ -202,8 +200,6 @@ def fit_operator(
     UserWarning
         If the cut goes through a cluster of singular values, or if there are few transitions.
     """
-    from dsa_analysis.comparison import as_comparison
-
     how = as_comparison(how, choices)
     operator, concerns = fit(as_trials(trials, name, as_device(device)), how.embedding(name), name, how.noise_of(name))
     for concern in concerns:

@@ -154,7 +154,10 @@ def compare_groups(arguments: argparse.Namespace, command: str) -> int:
 
 
 def check(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from dsa_analysis import native
+
     print(settings)
+    print(native.status()[1])
     return 0
 
 
