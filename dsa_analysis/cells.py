@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dsa_analysis.comparison import AUTO, Comparison
-from dsa_analysis.covariances import Directions, lag_covariances
+from dsa_analysis.covariances import Directions, coordinates, lag_covariances, with_horizon
 from dsa_analysis.data import DataError, check_count
 from dsa_analysis.dmd import Operator, as_noise_variance, largest_rank, solve
 from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters
@@ -210,12 +210,15 @@ class SystemCells:
         self.grid, self.name, self.trials = grid, name, trials
         self.noise = grid.how.noise_of(name)
         self.directions: dict[tuple[int, int], Directions] = {}
-        for horizon in grid.horizons:
-            longest = self.embedding(Cell(max(grid.delays), max(grid.ranks), horizon))
-            products = lag_covariances(trials, longest, name)
-            for m in grid.delays:
+        first, *others = grid.horizons
+        products = lag_covariances(trials, self.embedding(Cell(max(grid.delays), max(grid.ranks), first)), name)
+        for m in grid.delays:
+            p = self.embedding(Cell(m, max(grid.ranks), first))
+            found = self.directions[m, first] = products.shortened(p.n_delays).directions(p.rank)
+            v = coordinates(found, trials, p) if others else []
+            for horizon in others:  # the same directions, which do not depend on it
                 p = self.embedding(Cell(m, max(grid.ranks), horizon))
-                self.directions[m, horizon] = products.shortened(p.n_delays).directions(p.rank)
+                self.directions[m, horizon] = with_horizon(found, v, trials, p)
 
     def embedding(self, cell: Cell) -> EmbeddingParameters:
         return self.grid.comparison(cell).embedding(self.name)

@@ -239,6 +239,31 @@ def _from_coordinates(
     return Directions(S, (U[:, :k] * signs).contiguous(), *moments, mean, floor, len(V), len(past), trials[0].dtype)
 
 
+def coordinates(found: Directions, trials: list[Tensor], p: EmbeddingParameters) -> list[Tensor]:
+    """Whitened coordinates v(t) of all windows of each trial, (n_windows_i, k), along directions found in them."""
+    S = found.singular_values[: found.rank]
+    return [project(trial.double() - found.mean, p, found.basis) / S for trial in trials]
+
+
+def with_horizon(found: Directions, v: list[Tensor], trials: list[Tensor], p: EmbeddingParameters) -> Directions:
+    """Directions of the same windows, whose successors lie ``p.steps_ahead`` samples later.
+
+    The directions do not depend on the horizon, and covariances at another one follow from the `coordinates` ``v``.
+    """
+    _refuse_short(trials, p, "system")
+    k = min(found.rank, _n_usable(found.singular_values[: found.rank], trials, p))
+    past = torch.cat([part[: -p.steps_ahead, :k] for part in v])
+    future = torch.cat([part[p.steps_ahead :, :k] for part in v])
+    return replace(
+        found,
+        basis=found.basis[:, :k],
+        past=past.T @ past,
+        cross=past.T @ future,
+        future=future.T @ future,
+        n_transitions=len(past),
+    )
+
+
 def lag_gram(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
     """J = sum g g^T over all windows g of w consecutive samples, newest first: (w, c, w, c) float64.
 

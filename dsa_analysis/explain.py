@@ -27,6 +27,8 @@ from dsa_analysis.spectra import aliases, frequencies, time_constants
 if TYPE_CHECKING:
     import pandas as pd
 
+SAME = 1e-7  # rad; closer operators differ by rounding
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -92,6 +94,8 @@ def explain(
             f"metric = {similarity.metric!r} aligns no operators, so there is nothing to explain; compare with "
             f"metric = 'angular'"
         )
+    if first == second and not similarity.two_sided:
+        raise DataError(f"first and second are both {first!r}; name two systems")
     check_choice("first", first, similarity.labels)
     check_choice("second", second, similarity.other_labels)
     how = similarity.comparison
@@ -117,6 +121,8 @@ def explain(
     )
     scaled = [_Unit.of(getattr(original, "matrix", original), how.remove_trace) for original in originals]
     A, M = scaled[0].matrix, solved.transform @ scaled[1].matrix @ solved.transform.mT
+    # of systems that are the same, nothing but rounding is left to share out
+    difference = torch.where(solved.distance > SAME, (A - M).square().sum(), torch.nan)
     tables, folded = [], False
     sides = zip((first, second), originals, scaled, (A, M), intervals, strict=True)
     for name, original, unit, matrix, interval in sides:
@@ -124,7 +130,7 @@ def explain(
         step = interval * steps  # type: ignore[operator]
         values, basis = _modes(matrix)
         eigenvalues = values * unit.norm + unit.mean
-        share = ((A - M).to(basis) @ basis).abs().square().sum(0) / (A - M).square().sum()
+        share = ((A - M).to(basis) @ basis).abs().square().sum(0) / difference
         found = 1000 * frequencies(eigenvalues, step)  # dt is in ms
         folded |= steps > 1 and bool((found.abs() > 1e-9).any())
         table = {

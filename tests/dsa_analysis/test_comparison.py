@@ -331,3 +331,13 @@ def test_how_has_to_be_a_comparison():
     with pytest.raises(DataError, match="how came as dict; give a Comparison"):
         compare([turning(2)], how={"n_delays": 3})  # type: ignore[arg-type]
     assert set(METRICS) >= {"angular", "euclidean", "frobenius", "spectral", "cka", "procrustes"}
+
+
+def test_directions_of_another_horizon_are_those_of_a_fit_at_it():
+    x = torch.cat([turning(g, n_times=120, noise=0.1) for g in (1, 3)], -1)
+    options = {"n_delays": [1, 3], "rank": [4], "horizon": [0.01, 0.2, 0.4], "dt": 0.01, "method": "gap"}
+    choice = choose_embedding({"a": x, "b": x.flip(-1)}, **options, progress=False)
+    for m, r, horizon in choice.table.index:
+        operators = [fit_operator(y, n_delays=m, rank=r, horizon=horizon, dt=0.01) for y in (x, x.flip(-1))]
+        expected = np.median([float(operator.matrix.diagonal().mean()) for operator in operators])
+        assert choice.table.loc[(m, r, horizon), "memory"] == pytest.approx(expected, abs=1e-9)
