@@ -29,8 +29,8 @@ SMALL = {
             "n_recordings": 2,
             "n_times": 300,
             "regimes": {
-                "rho 20": {"dt": 0.01, "parameters": [[10.0, 20.0, 2.6667]]},
-                "rho 75": {"dt": 0.01, "parameters": [[10.0, 75.0, 2.6667]]},
+                "slow": {"dt": 0.01, "parameters": [[10.0, 20.0, 2.6667]]},
+                "fast": {"dt": 0.01, "parameters": [[10.0, 75.0, 2.6667]]},
             },
             "dsa": {"n_delays": 10, "rank": 4},
         },
@@ -42,8 +42,8 @@ def test_geometry_notebook_states_its_claims_in_numbers_and_saves_its_figures(ru
     said = printed(run_small("geometry_or_dynamics", SMALL))
     assert "seeds reported: 1, 2; horizons chosen on seed 0" in said
     assert "6 pairs with bounds" in said
-    verdicts = [line for line in said.splitlines() if line.startswith("(") and line.endswith(("met", "undecided"))]
-    assert len(verdicts) == 12
-    assert verdicts[-1].split()[-2:] == ["true", "met"]  # no lower bound above its distance, however small the data
+    verdicts = [line.split() for line in said.splitlines() if line.endswith((" met", " undecided"))]
+    assert len(verdicts) == 13
+    assert verdicts[-1][-3:] == ["true", "true", "met"]  # no lower bound above its distance, however small the data
     figures = {path.stem for path in (tmp_path / "results" / "figures").glob("controls_*.png")}
     assert len(figures) == 10
