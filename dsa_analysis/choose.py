@@ -20,7 +20,7 @@ that ratio is largest in short windows, where few systems of a set lie close tog
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,7 +154,7 @@ def choose_embedding(
     axes = ("n_delays", "rank", "steps_ahead", "horizon")
     candidates = {name: choices.pop(name) for name in axes if name in choices}
     n_starts = choices.pop("n_starts", N_STARTS)
-    how = as_comparison(how, choices)
+    asked = how = as_comparison(how, choices)
     if "n_starts" in how.options():
         how = how.override(n_starts=n_starts)
     named = as_systems(systems)
@@ -207,6 +207,7 @@ def choose_embedding(
         chosen.n_delays, chosen.rank, method, table, grid.applications(chosen.horizon), grid.comparison(chosen),
         grid.time(chosen.horizon) if len(grid.horizons) > 1 else None,
     )  # fmt: skip
+    choice = replace(choice, how=choice.applied_to(asked))  # which keeps its own number of starts
     for doubt in _doubts(choice):
         warnings.warn(doubt, stacklevel=2)
     return choice

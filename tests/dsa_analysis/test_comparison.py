@@ -195,7 +195,7 @@ def test_frequencies_beyond_the_limit_are_named():
     """8 and 12 Hz at 100 Hz and ten samples ahead both look like 2 Hz."""
     systems = {"theta": turning(8, noise=0.05), "alpha": turning(12, noise=0.05)}
     similarity = compare(systems, n_delays=2, rank=2, steps_ahead=10, dt=10.0, progress=False)
-    with pytest.warns(UserWarning, match="know frequencies only below 5 Hz; those shown may be aliases"):
+    with pytest.warns(UserWarning, match="resolve frequencies only below 5 Hz; those shown may be aliases"):
         modes = explain(similarity, "theta", "alpha").modes
     assert modes["frequency"].to_numpy() == pytest.approx([2, 2], abs=0.2)
     for true, row in zip((8, 12), modes["could_be"], strict=True):
