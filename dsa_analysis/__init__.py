@@ -31,6 +31,7 @@ from dsa_analysis.metrics import METRICS, Metric, Pairs
 from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
 from dsa_analysis.replicates import distance_intervals, noise_floor, trial_replicates
+from dsa_analysis.residuals import condition_means, residuals, standardize
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import match_modes, spectral_distance
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
@@ -60,6 +61,7 @@ __all__ = [
     "cka_distance",
     "common_weights",
     "compare",
+    "condition_means",
     "delay_embed",
     "distance_intervals",
     "explain",
@@ -78,6 +80,7 @@ __all__ = [
     "procrustes_distance",
     "record_regimes",
     "repeat_variance",
+    "residuals",
     "silhouette",
     "silhouette_interval",
     "simulate",
@@ -86,6 +89,7 @@ __all__ = [
     "spearman",
     "spearman_interval",
     "spectral_distance",
+    "standardize",
     "trajectories",
     "transformed_copies",
     "trial_replicates",

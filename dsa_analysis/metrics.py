@@ -27,6 +27,7 @@ from dsa_analysis import alignment, spectra
 from dsa_analysis.alignment import Alignment, align_pairs
 from dsa_analysis.baselines import cka_distances, procrustes_distances
 from dsa_analysis.data import DataError, check_choice
+from dsa_analysis.rivals import Autocorrelations, PrincipalVariances
 
 NEEDS = ("operators", "eigenvalues", "trials")
 REQUIRED = ("name", "unit", "needs", "bounded", "distances")
@@ -173,7 +174,7 @@ class Stored(Metric):
         )
 
 
-METRICS: dict[str, Metric] = {
+METRICS: dict[str, Any] = {
     metric.name: metric
     for metric in (
         Aligned("angular", "DSA", "rad", _angle),
@@ -182,6 +183,8 @@ METRICS: dict[str, Metric] = {
         Spectral(),
         Static("cka", "CKA", cka_distances),
         Static("procrustes", "Procrustes", procrustes_distances),
+        PrincipalVariances(),
+        Autocorrelations(),
     )
 }
 

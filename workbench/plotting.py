@@ -1,4 +1,4 @@
-"""Figures of groups of networks: each function draws a table on given axes, and saves nothing."""
+"""Figures of groups of networks and of controls: each function draws a table on given axes, and saves nothing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from dsa_analysis import plotting
+from dsa_analysis import mean_interval, plotting
 from workbench.networks.families import FAMILIES
 
 
@@ -127,4 +127,29 @@ def plot_pairs(pairs: pd.DataFrame, axes: Axes) -> Axes:
         xlim=(0, None),
         ylim=(0, None),
     )
+    return axes
+
+
+def plot_measures(
+    scores: pd.DataFrame, value: str, axes: Axes, colors: Mapping[str, Any], chance: float | None = None
+) -> Axes:
+    """One row for each measure in ``colors``: seeds as dots, their mean with its 95 % interval, on an axis from 0 to 1.
+
+    ``scores`` come from `workbench.controls.scores`; a measure that is not among them has an empty row. A dashed line
+    marks ``chance``.
+    """
+    for place, (name, color) in enumerate(colors.items()):
+        values = scores[value][scores["measure"] == name].to_numpy()
+        if not len(values):
+            continue
+        mean, low, high, _ = mean_interval(values)
+        axes.plot(values, np.full(len(values), place + 0.18), ".", color=color, markersize=4, alpha=0.6)
+        axes.plot([low, high], [place - 0.12] * 2, color=color, linewidth=1.5)
+        axes.plot([mean], [place - 0.12], "o", color=color, markersize=5)
+    if chance is not None:
+        axes.axvline(chance, color="0.6", linestyle="--", linewidth=0.8)
+    axes.set_yticks(range(len(colors)), list(colors))
+    axes.set(xlabel=value, xlim=(0, 1.03), ylim=(len(colors) - 0.5, -0.5))
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
     return axes

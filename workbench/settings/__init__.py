@@ -8,7 +8,7 @@ The file shows every value: no key has a default, no key is ignored, no value is
 (``dsa``, ``network``, ``training``, named variants) states only what differs from it.
 
 ``settings``    `Settings` and `load_settings`
-``engine``, ``lorenz``, ``compositional``, ``dsa_epochs``, ``multitask``, ``groups``
+``engine``, ``lorenz``, ``compositional``, ``dsa_epochs``, ``geometry``, ``multitask``, ``groups``
                 one section each, with the checks between its keys
 ``schema``      what sections are made of
 ``horizons``    horizons at which a section compares its systems again
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.settings.compositional import Compositional
     from workbench.settings.dsa_epochs import DsaEpochs
     from workbench.settings.engine import EngineParameters, SlurmParameters
+    from workbench.settings.geometry import GeometryOrDynamics
     from workbench.settings.groups import GroupComparison, Groups, JacobianTruth, Measure
     from workbench.settings.lorenz import Lorenz, LorenzNoise
     from workbench.settings.multitask import Multitask
@@ -39,6 +40,7 @@ _MODULES = {
     "compositional": ("Compositional",),
     "dsa_epochs": ("DsaEpochs",),
     "engine": ("EngineParameters", "SlurmParameters"),
+    "geometry": ("GeometryOrDynamics",),
     "groups": ("GroupComparison", "Groups", "JacobianTruth", "Measure"),
     "lorenz": ("Lorenz", "LorenzNoise"),
     "multitask": ("Multitask",),
@@ -62,6 +64,7 @@ __all__ = [
     "ConfigError",
     "DsaEpochs",
     "EngineParameters",
+    "GeometryOrDynamics",
     "GroupComparison",
     "Groups",
     "JacobianTruth",

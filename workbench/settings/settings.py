@@ -20,6 +20,7 @@ from workbench.settings.compositional import Compositional
 from workbench.settings.dsa import Dsa
 from workbench.settings.dsa_epochs import DsaEpochs
 from workbench.settings.engine import EngineParameters
+from workbench.settings.geometry import GeometryOrDynamics
 from workbench.settings.groups import Groups
 from workbench.settings.lorenz import Lorenz
 from workbench.settings.merging import complete, names_of
@@ -59,6 +60,7 @@ class Settings(Section):
     lorenz: Lorenz
     compositional: Compositional
     dsa_epochs: DsaEpochs
+    geometry_or_dynamics: GeometryOrDynamics
     multitask: Multitask
     groups: Groups
 
