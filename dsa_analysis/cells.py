@@ -1,7 +1,7 @@
 """The candidates of `choose_embedding`, called cells, and the operators of all systems for each.
 
-A cell is a number of delays, a rank and a horizon. The operators of all cells with the same horizon are computed from
-one pass over the trials of a system (see `covariances`).
+A cell is a number of delays, a rank and a horizon. Lag covariances, computed in one pass over the trials of a system,
+give the directions for each number of delays; they are the same for all ranks and horizons (see `covariances`).
 """
 
 import math
@@ -216,7 +216,7 @@ class SystemCells:
             p = self.embedding(Cell(m, max(grid.ranks), first))
             found = self.directions[m, first] = products.shortened(p.n_delays).directions(p.rank)
             v = coordinates(found, trials, p) if others else []
-            for horizon in others:  # the same directions, which do not depend on it
+            for horizon in others:  # with the same directions, which do not depend on it
                 p = self.embedding(Cell(m, max(grid.ranks), horizon))
                 self.directions[m, horizon] = with_horizon(found, v, trials, p)
 

@@ -212,7 +212,7 @@ def choose_embedding(
         chosen.n_delays, chosen.rank, method, table, grid.applications(chosen.horizon), grid.comparison(chosen),
         grid.time(chosen.horizon) if len(grid.horizons) > 1 else None,
     )  # fmt: skip
-    choice = replace(choice, how=choice.applied_to(asked))  # which keeps its own number of starts
+    choice = replace(choice, how=choice.applied_to(asked))  # with its own number of starts
     for doubt in _doubts(choice):
         warnings.warn(doubt, stacklevel=2)
     return choice

@@ -243,15 +243,15 @@ def _from_coordinates(
 
 
 def coordinates(found: Directions, trials: list[Tensor], p: EmbeddingParameters) -> list[Tensor]:
-    """Whitened coordinates v(t) of all windows of each trial, (n_windows_i, k), along directions found in them."""
+    """Whitened coordinates v(t) of all windows of each trial along the directions, (n_windows_i, k)."""
     S = found.singular_values[: found.rank]
     return [project(trial.double() - found.mean, p, found.basis) / S for trial in trials]
 
 
 def with_horizon(found: Directions, v: list[Tensor], trials: list[Tensor], p: EmbeddingParameters) -> Directions:
-    """Directions of the same windows, whose successors lie ``p.steps_ahead`` samples later.
+    """The same directions, with the covariances of windows that are ``p.steps_ahead`` samples apart.
 
-    The directions do not depend on the horizon, and covariances at another one follow from the `coordinates` ``v``.
+    The directions do not depend on the horizon. The covariances come from ``v``, the `coordinates` of ``found``.
     """
     _refuse_short(trials, p, "system")
     k = min(found.rank, _n_usable(found.singular_values[: found.rank], trials, p))
