@@ -19,6 +19,7 @@ from dsa_analysis.data import DataError, as_trials
 
 Trials = list[Tensor]  # of one system, (n_times, n_channels) each
 Names = tuple[Sequence[str], Sequence[str]]  # of the systems of both sides, for messages
+PAIR: Names = (["system 'x'"], ["system 'y'"])
 
 
 def cka_distance(x: Any, y: Any) -> Tensor:
@@ -38,7 +39,7 @@ def cka_distance(x: Any, y: Any) -> Tensor:
     DataError
         Trials that differ in number or length, or data that are not finite real trials.
     """
-    return cka_distances([as_trials(x, "x")], [as_trials(y, "y")], (("x",), ("y",)))[0]
+    return cka_distances([as_trials(x, "x")], [as_trials(y, "y")], PAIR)[0]
 
 
 def procrustes_distance(x: Any, y: Any) -> Tensor:
@@ -58,7 +59,7 @@ def procrustes_distance(x: Any, y: Any) -> Tensor:
     DataError
         As `cka_distance`.
     """
-    return procrustes_distances([as_trials(x, "x")], [as_trials(y, "y")], (("x",), ("y",)))[0]
+    return procrustes_distances([as_trials(x, "x")], [as_trials(y, "y")], PAIR)[0]
 
 
 def cka_distances(first: Sequence[Trials], second: Sequence[Trials], names: Names | None = None) -> Tensor:
