@@ -19,6 +19,7 @@ from dsa_analysis.data import DataError, as_trials
 
 Trials = list[Tensor]  # of one system, (n_times, n_channels) each
 Names = tuple[Sequence[str], Sequence[str]]  # of the systems of both sides, for messages
+PAIR: Names = (["system 'x'"], ["system 'y'"])
 
 
 def cka_distance(x: Any, y: Any) -> Tensor:
@@ -38,7 +39,7 @@ def cka_distance(x: Any, y: Any) -> Tensor:
     DataError
         Trials that differ in number or length, or data that are not finite real trials.
     """
-    return cka_distances([as_trials(x, "x")], [as_trials(y, "y")], (("x",), ("y",)))[0]
+    return cka_distances([as_trials(x, "x")], [as_trials(y, "y")], PAIR)[0]
 
 
 def procrustes_distance(x: Any, y: Any) -> Tensor:
@@ -58,7 +59,7 @@ def procrustes_distance(x: Any, y: Any) -> Tensor:
     DataError
         As `cka_distance`.
     """
-    return procrustes_distances([as_trials(x, "x")], [as_trials(y, "y")], (("x",), ("y",)))[0]
+    return procrustes_distances([as_trials(x, "x")], [as_trials(y, "y")], PAIR)[0]
 
 
 def cka_distances(first: Sequence[Trials], second: Sequence[Trials], names: Names | None = None) -> Tensor:
@@ -83,6 +84,15 @@ def _angles(
 ) -> Tensor:
     """arccos of the overlap of X^T Y over the sizes of X and Y."""
     _refuse_unmatched(first, second, names, metric)
+    alike: dict[tuple[int, ...], list[int]] = {}  # pairs by the lengths of their trials, which differ between windows
+    for pair, trials in enumerate(first):
+        alike.setdefault(tuple(map(len, trials)), []).append(pair)
+    if len(alike) > 1:
+        angles = first[0][0].new_empty(len(first), dtype=torch.float64)
+        for pairs in alike.values():
+            sides = ([side[pair] for pair in pairs] for side in (first, second))
+            angles[pairs] = _angles(*sides, None, metric, overlap, size)
+        return angles
     # a system is in many pairs, each time as the same list
     left, right = ({id(trials): _centred(trials) for trials in side} for side in (first, second))
     sizes = {key: size(x) for key, x in (left | right).items()}
@@ -101,15 +111,13 @@ def _angles(
 
 
 def _refuse_unmatched(first: Sequence[Trials], second: Sequence[Trials], names: Names | None, metric: str) -> None:
-    systems = [*first, *second]
-    called = [*names[0], *names[1]] if names else [f"system {k}" for k in range(len(systems))]
-    shape = [len(trial) for trial in systems[0]]
-    for name, trials in zip(called, systems, strict=True):
-        if [len(trial) for trial in trials] != shape:
+    for pair, (x, y) in enumerate(zip(first, second, strict=True)):
+        if list(map(len, x)) != list(map(len, y)):
+            one, other = (names[0][pair], names[1][pair]) if names else (f"system {pair}", "its partner")
             raise DataError(
-                f"metric = {metric!r} compares trials sample by sample, but {name} has {len(trials)} trials "
-                f"of {_lengths(trials)} samples and {called[0]} {len(shape)} of "
-                f"{_lengths(systems[0])}; give matched trials, or use metric = 'angular'"
+                f"metric = {metric!r} compares trials sample by sample, but {other} has {len(y)} trials "
+                f"of {_lengths(y)} samples and {one} {len(x)} of {_lengths(x)}; give matched trials, or use "
+                f"metric = 'angular'"
             )
 
 

@@ -102,6 +102,14 @@ def test_unmatched_trials_are_refused(metric, pair):
         DISTANCES[metric](x, [y[0], y[1], y[2, :30]])
 
 
+@pytest.mark.parametrize("metric", DISTANCES)
+def test_windows_may_have_unequal_lengths(metric, pair):
+    x, y = pair
+    similarity = compare({"x": x, "y": y}, metric=metric, windows=[(0, 25), (25, 40)])
+    by_window = [float(DISTANCES[metric](x[:, window], y[:, window])) for window in (slice(25), slice(25, 40))]
+    assert similarity.by_window[:, 0, 1] == pytest.approx(by_window, abs=1e-12)
+
+
 @each
 def test_unusable_data_are_refused_naming_the_argument(distance, pair):
     x, y = pair
