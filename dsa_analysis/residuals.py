@@ -62,10 +62,22 @@ def residuals(trials: Any, conditions: Sequence[Any] | np.ndarray | Tensor) -> T
 
 
 def condition_means(trials: Any, conditions: Sequence[Any] | np.ndarray | Tensor) -> Tensor | list[Tensor]:
-    """Mean of the trials of each condition at each time, conditions in the order in which they first occur.
+    """Mean over the trials of each condition at each time.
 
-    Takes what `residuals` takes, and conditions of a single trial too. Returns a tensor (n_conditions, n_times,
-    n_channels), or a list if ``trials`` is one.
+    Parameters
+    ----------
+    trials, conditions
+        As in `residuals`. A condition may have a single trial.
+
+    Returns
+    -------
+    Tensor (n_conditions, n_times, n_channels), or list of (n_times_i, n_channels) if ``trials`` is a list
+        In the order in which conditions first occur, float64.
+
+    Raises
+    ------
+    DataError
+        Another number of conditions than trials, or trials of one condition with different lengths.
     """
     parts, members = _by_condition(trials, conditions)
     means = [_stacked(parts, own, label).mean(0) for label, own in members.items()]
@@ -73,9 +85,21 @@ def condition_means(trials: Any, conditions: Sequence[Any] | np.ndarray | Tensor
 
 
 def standardize(trials: Any) -> Tensor | list[Tensor]:
-    """Trials with each channel at mean 0 and standard deviation 1 over all samples of the system.
+    """Scale each channel to mean 0 and standard deviation 1 over all samples of the system.
 
-    Takes and returns the layouts of `residuals`. Channels that do not vary are refused with their number.
+    Parameters
+    ----------
+    trials : as in `residuals`
+
+    Returns
+    -------
+    Tensor or list of tensors
+        In the layout of ``trials``, float64.
+
+    Raises
+    ------
+    DataError
+        Channels that do not vary. The message lists their numbers.
     """
     parts = [part.double() for part in as_trials(trials, "trials", constant=True)]
     samples = torch.cat(parts)
