@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score, silhouette_score
 
 from dsa_analysis import (
+    Comparison,
     DataError,
     auroc,
     auroc_interval,
@@ -127,6 +128,7 @@ def turning(angle: float, size: float, n_trials: int, seed: int) -> torch.Tensor
 
 
 SETTINGS = {"n_delays": 2, "rank": 3, "n_starts": 8, "progress": False}
+HOW = Comparison(n_delays=2, rank=3, n_starts=8)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +184,7 @@ def test_replicates_of_equal_trials_are_the_distances_themselves(systems):
 
 @pytest.mark.parametrize("metric", ["euclidean", "spectral", "cka", "procrustes"])
 def test_replicates_know_all_metrics(systems, metric):
-    similarity = compare(systems, metric=metric, **SETTINGS)
+    similarity = compare(systems, how=HOW.override(metric=metric), progress=False)
     found = trial_replicates(systems, similarity, n_replicates=5, progress=False)
     assert found.shape == (5, 3, 3)
     assert np.isfinite(found).all()
@@ -192,13 +194,15 @@ def test_replicates_know_all_metrics(systems, metric):
 @pytest.mark.parametrize("metric", ["angular", "spectral", "cka"])
 def test_replicates_of_windows_are_means_over_replicates_of_each(systems, metric):
     """Each trial is drawn with all of its windows: the same draws for pieces compared on their own."""
-    borders, settings = {"early": (0, 20), "late": (15, 40)}, SETTINGS | {"metric": metric}
-    pieces = compare(systems, windows=borders, **settings)
+    borders, how = {"early": (0, 20), "late": (15, 40)}, HOW.override(metric=metric)
+    pieces = compare(systems, how=how, windows=borders, progress=False)
     found = trial_replicates(systems, pieces, n_replicates=3, seed=2, progress=False)
     alone = []
     for start, stop in borders.values():
         cut = {name: trials[:, start:stop] for name, trials in systems.items()}
-        alone.append(trial_replicates(cut, compare(cut, **settings), n_replicates=3, seed=2, progress=False))
+        alone.append(
+            trial_replicates(cut, compare(cut, how=how, progress=False), n_replicates=3, seed=2, progress=False)
+        )
     np.testing.assert_allclose(found, np.mean(alone, 0), rtol=0, atol=1e-9)  # alignments in other batches
     loaded = replace(pieces, settings=json.loads(json.dumps(pieces.settings)))  # what comes back from disk
     np.testing.assert_array_equal(trial_replicates(systems, loaded, n_replicates=3, seed=2, progress=False), found)
@@ -317,5 +321,5 @@ def test_halves_and_resamplings_need_trials(systems, similarity):
     matrices = compare({name: np.random.default_rng(0).random((3, 3)) for name in "abc"}, **SETTINGS)
     with pytest.raises(DataError, match="system 'a' was compared as a matrix; it has no trials to resample"):
         trial_replicates(systems, matrices)
-    with pytest.raises(DataError, match="metric = 'cka' is none of"):
-        noise_floor(systems, **SETTINGS, metric="cka")
+    with pytest.raises(DataError, match="metric = 'cka' compares matched trials, .* it has no noise floor"):
+        noise_floor(systems, metric="cka")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsa_analysis import DataError, Operator, Similarity, compare, fit_operator, sliding_windows
+from dsa_analysis import Comparison, DataError, Operator, Similarity, compare, fit_operator, sliding_windows
 from dsa_analysis.systems import linear
 from dsa_analysis.windows import as_windows, cut
 
@@ -46,7 +46,7 @@ def test_distance_is_the_mean_over_pieces_of_their_own_distances():
     np.testing.assert_allclose(result.lower_bounds, np.mean([one.lower_bounds for one in alone], 0), rtol=1e-12)
     np.testing.assert_array_equal(result.agreement, np.min([one.agreement for one in alone], 0))
     np.testing.assert_array_equal(result.converged, np.all([one.converged for one in alone], 0))
-    assert result.settings["windows"] == {"0:50": (0, 50), "30:80": (30, 80), "80:120": (80, 120)}
+    assert result.settings["windows"] == {"0:50": [0, 50], "30:80": [30, 80], "80:120": [80, 120]}
     for k, one in itertools.product(systems, range(3)):
         assert torch.equal(result.operators[k][one].matrix, alone[one].operators[k].matrix)
 
@@ -54,10 +54,10 @@ def test_distance_is_the_mean_over_pieces_of_their_own_distances():
 @pytest.mark.parametrize("metric", ["cka", "procrustes", "spectral", "euclidean"])
 def test_every_metric_goes_piece_by_piece(metric):
     systems, others = ([sequence(("slow", "fast"), k) for k in seeds] for seeds in ((0, 1), (2, 3, 4)))
-    settings: dict[str, Any] = {"n_delays": 3, "rank": 3, "metric": metric, "progress": False}
-    result = compare(systems, others, windows=[(0, 60), (60, 120)], **settings)
+    how = Comparison(n_delays=3, rank=3).override(metric=metric)
+    result = compare(systems, others, how, windows=[(0, 60), (60, 120)], progress=False)
     alone = [
-        compare([x[:, part] for x in systems], [x[:, part] for x in others], **settings)
+        compare([x[:, part] for x in systems], [x[:, part] for x in others], how, progress=False)
         for part in (slice(0, 60), slice(60, 120))
     ]
     assert result.by_window is not None
