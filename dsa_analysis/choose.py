@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 N_STARTS = 2  # of the alignments of halves: only the order of their distances matters
 LEAST_AGREEMENT = 0.7  # rank correlation with a neighbouring cell; below it, results depend on the choice
-UNPREDICTABLE, CHANCE = 0.9, 0.6  # a warning is given for a prediction error above or an AUROC below these
+UNPREDICTABLE = 0.9  # prediction error above which operators predict hardly better than the mean
+CHANCE, CLEAR = 0.6, 0.8  # AUROC of halves below which nothing is told apart, and above which systems clearly are
 METHODS = ("identifiability", "gap")
 
 
@@ -250,15 +251,17 @@ def _doubts(choice: EmbeddingChoice) -> list[str]:
             f"{choice.n_applications} steps ahead is {cell['prediction_error']:.2g} of the variance, "
             f"{errors.min():.2g} at {named(errors.idxmin())}"
         )
-    if cell["prediction_error"] > UNPREDICTABLE:
+    auroc = cell.get("auroc", np.nan)
+    # over a long horizon little can be predicted, and what is left may still tell systems apart
+    if cell["prediction_error"] > UNPREDICTABLE and not auroc >= CLEAR:
         doubts.append(
             f"the chosen operators predict held-out trials no better than their mean (error "
             f"{cell['prediction_error']:.2g} of the variance): these data cannot be told from noise"
         )
-    if cell.get("auroc", np.nan) < CHANCE:
+    if auroc < CHANCE:
         doubts.append(
-            f"halves of one system are hardly nearer than halves of two (AUROC {cell['auroc']:.2f}; 0.5 is chance): "
-            f"with these data the systems cannot be told apart"
+            f"halves of one system are hardly nearer than halves of two (AUROC {auroc:.2f}; 0.5 is chance): with these "
+            f"data the systems cannot be told apart"
         )
     near = choice.neighbours["agreement"]
     if len(near) and near.min() < LEAST_AGREEMENT:

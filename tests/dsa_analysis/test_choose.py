@@ -245,3 +245,21 @@ def test_halves_need_two_trials_and_operators_have_no_trials():
     operator = fit_operator(recordings(n_trials=4)["2.0"], n_delays=2, rank=4)
     with pytest.raises(DataError, match="an embedding is chosen from data, but system '0' came as an operator"):
         choose_embedding([operator])
+
+
+@pytest.mark.parametrize("method", ["identifiability", "gap"])
+def test_white_noise_is_said_to_be_noise(method):
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randn(8, 150, 6, generator=generator, dtype=torch.float64) for _ in range(3)]
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030
+        choice = choose_embedding(noise, n_delays=1, rank=6, method=method, progress=False)
+    said = " ".join(str(one.message) for one in caught)
+    assert "no better than their mean" in said
+    assert ("hardly nearer than halves of two" in said) == (choice.cell["auroc"] < 0.6)
+
+
+def test_data_that_support_rank_1_alone_are_refused_with_what_would_help():
+    generator = torch.Generator().manual_seed(0)
+    flat = [torch.randn(8, 60, 1, generator=generator, dtype=torch.float64).cumsum(1) for _ in range(3)]
+    with pytest.raises(DataError, match="support operators of rank 1 only"):
+        choose_embedding(flat, n_delays=1, rank=[1, 2], progress=False)

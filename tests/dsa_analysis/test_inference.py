@@ -45,7 +45,7 @@ def test_floor_is_above_zero_by_system_and_zero_for_halves_that_are_equal(metric
         ({"A": torch.ones(1, 9, 2).cumsum(1)}, {}, "system 'A' has one trial; a floor needs two halves"),
         ({}, {}, "no systems came"),
         ([torch.full((4, 9, 2), math.nan)], {}, "system '0', trial 0, channel 0: 9 non-finite values"),
-        ([torch.rand(4, 9, 2)], {"metric": "cka"}, "n_delays = 2 has no effect with metric = 'cka'"),
+        ([torch.rand(4, 9, 2)], {"metric": "cka"}, "n_delays = 3 has no effect with metric = 'cka'"),
         ([torch.rand(4, 9, 2)], {"n_delays": 0}, "n_delays = 0 is not a whole number of at least 1"),
     ],
 )

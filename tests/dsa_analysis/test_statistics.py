@@ -321,5 +321,5 @@ def test_halves_and_resamplings_need_trials(systems, similarity):
     matrices = compare({name: np.random.default_rng(0).random((3, 3)) for name in "abc"}, **SETTINGS)
     with pytest.raises(DataError, match="system 'a' was compared as a matrix; it has no trials to resample"):
         trial_replicates(systems, matrices)
-    with pytest.raises(DataError, match="metric = 'cka' compares matched trials, .* it has no noise floor"):
+    with pytest.raises(DataError, match="metric = 'cka' compares matched trials"):
         noise_floor(systems, metric="cka")
