@@ -86,6 +86,7 @@ def plot_map(
     axes.set(xlabel=f"MDS 1 ({unit})", ylabel=f"MDS 2 ({unit})", title=f"stress {stress:.2f}")
     axes.margins(0.1)
     axes.set_aspect("equal", adjustable="datalim")
+    axes.locator_params(nbins=5)
     return axes
 
 
@@ -180,6 +181,17 @@ def plot_scores(
         errorbar=lambda values: mean_interval(values)[1:3], capsize=0.15, linestyle="none", legend=False,
     )  # fmt: skip
     axes.set_xlabel("")
+    return axes
+
+
+def plot_intervals(values: pd.DataFrame, axes: Axes, **settings: Any) -> Axes:
+    """Mean of each column of ``values`` against the column's name, a number, with Student's 95 % interval over rows.
+
+    One row for each repetition, such as a seed. ``settings`` go to ``Axes.errorbar``.
+    """
+    means, low, high, _ = zip(*(mean_interval(values[column]) for column in values), strict=True)
+    reach = np.subtract(means, low), np.subtract(high, means)
+    axes.errorbar(values.columns, means, reach, **{"marker": ".", "linewidth": 1.2, "capsize": 2, **settings})
     return axes
 
 

@@ -251,9 +251,9 @@ class Claim:
         if self._is_fact:
             return str(bool(self.seen)).lower()
         mean, low, high, n = as_interval(self.seen)
-        text = f"{mean:.{self.digits}f}"
+        text = f"{mean:z.{self.digits}f}"
         if not math.isnan(low) and not low == mean == high:
-            text += f" [{low:.{self.digits}f}, {high:.{self.digits}f}]"
+            text += f" [{low:z.{self.digits}f}, {high:z.{self.digits}f}]"
         return f"{text} (n = {n}{' ' + self.of if self.of else ''})" if n > 1 else text
 
     @property

@@ -17,6 +17,7 @@ from dsa_analysis.plotting import (
     group_legend,
     plot_distances,
     plot_eigenvalues,
+    plot_intervals,
     plot_map,
     plot_scores,
     plot_spectrum,
@@ -111,6 +112,17 @@ def test_scores_show_every_repetition(axes):
     plot_scores(scores, "auroc", axes)
     drawn = np.concatenate([dots.get_offsets()[:, 1] for dots in axes.collections if len(dots.get_offsets())])
     assert sorted(drawn) == pytest.approx(sorted(scores.auroc))
+
+
+def test_intervals_lie_around_the_means_of_columns(axes):
+    values = pd.DataFrame({0.1: [1.0, 2.0, 3.0], 0.5: [4.0, 4.0, 4.0]})
+    plot_intervals(values, axes, label="DSA", linestyle="--")
+    (line, _, (bars,)) = axes.containers[0]
+    assert line.get_xdata() == pytest.approx([0.1, 0.5])
+    assert line.get_ydata() == pytest.approx([2.0, 4.0])
+    limits = np.array([segment[:, 1] for segment in bars.get_segments()])
+    half = 4.302652729911275 / 3**0.5  # Student's t of 2 degrees of freedom, times the standard error
+    assert limits == pytest.approx(np.array([[2 - half, 2 + half], [4, 4]]))
 
 
 def test_legend_names_each_group(axes):

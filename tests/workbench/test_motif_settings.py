@@ -1,4 +1,4 @@
-"""config.yaml, sections compositional and dsa_epochs: what cannot run is refused before anything is computed."""
+"""config.yaml, simulated systems: what cannot run is refused before anything is computed."""
 
 import pytest
 
@@ -32,6 +32,15 @@ RING = "{system: ring, dt: 0.05, parameters: {}}"
         ("compositional.n_seeds", "0", "n_seeds: must be greater than or equal to 1, got 0"),
         ("compositional.n_trials", "1", "n_trials: the noise floor is the distance of two halves"),
         ("compositional.motifs.chaos", RING, "unequal dimensions cannot be joined"),
+        ("compositional.horizons.values", "[0.05, 0.055]", r"horizons: 0.055: horizon = 0.055 is not a whole number"),
+        ("compositional.horizons.values", "[0.05, 8.0]", "horizons: 8: a sequence has 600 samples, but 10 copies"),
+        ("compositional.horizons.values", "[0.1, 0.05]", r"horizons.values: must rise, got \[0.1, 0.05\]"),
+        ("compositional.horizons.values", "[]", "horizons.values: .*at least 1"),
+        ("compositional.horizons.dsa", "{metric: cka}", "horizons.dsa.metric: cka compares trials and has no horizon"),
+        ("compositional.motifs.chaos.dt", "0.02", r"horizons: pieces of one sequence have unequal dt \(line 0.01, "),
+        ("lorenz.horizons.values", "[0.015]", "horizons: 0.015: horizon = 0.015 is not a whole number of samples"),
+        ("lorenz.horizons.values", "[20]", "horizons: 20: a trial has 1000 samples"),
+        ("lorenz.horizons.dsa", "{}", "horizons: 0.01: dt is 0.005 to 0.01, so n_delays = 10 is another time .*window"),
         ("compositional.dsa.metric", "anglar", r"compositional.dsa.metric: .*mean 'angular'\?"),
         ("dsa_epochs.strengths", "[1.0, 0.5]", r"strengths\[0\]: must be less than 1, got 1.0"),
         ("dsa_epochs.strengths", "[0.5, -0.1]", r"strengths\[1\]: must be greater than or equal to 0"),

@@ -31,13 +31,13 @@ def report(config) -> list[str]:
 def test_values_arrive_with_their_types(config):
     config.set("lorenz.n_trials", "7")
     config.set("lorenz.dsa.ridge", "1e-3")  # YAML 1.1, and so PyYAML, reads text here
-    config.set("lorenz.regimes.fixed_point.dt", "1")
+    config.set("lorenz.inside_chaos.dt", "1")
     settings = load_settings(config.path)
     assert settings.lorenz.n_trials == 7
     assert settings.lorenz.dsa.ridge == 0.001
-    first = next(iter(settings.lorenz.regimes.values()))
-    assert (first.dt, type(first.dt)) == (1.0, float)
-    assert all(type(value) is float for triple in first.parameters for value in triple)
+    inside = settings.lorenz.inside_chaos
+    assert (inside.dt, type(inside.dt)) == (1.0, float)
+    assert all(type(value) is float for triple in inside.parameters for value in triple)
 
 
 @pytest.mark.parametrize("text", ["2", "0.5", "5e-1", ".5", "2.", "1E3", "+1.5", "1e+2"])
@@ -235,6 +235,7 @@ def test_window_longer_than_a_trial_is_refused_before_anything_runs(config):
     config.set("lorenz.dsa.rank", "3")
     config.set("lorenz.dsa.delay_interval", "3")
     config.set("lorenz.noise.dsa.delay_interval", "1")
+    config.set("lorenz.horizons", "{values: [0.01], dsa: {window: 0.1, delay_interval: 1}}")
     config.set("lorenz.dsa.steps_ahead", "2")
     config.set("lorenz.dsa.n_delays", "14")  # 13 * 3 + 1 + 2 = 42 samples fit into 43
     load_settings(config.path)
@@ -266,6 +267,7 @@ def test_combinations_come_in_the_same_report_as_mistakes_elsewhere(config):
         "seed",
         "lorenz.dsa.n_delays",
         "lorenz.dsa.rank",
+        "lorenz.horizons",
         "lorenz.noise.estimators.published, farther ahead.n_delays",
         "lorenz.noise.estimators.published.n_delays",
     ]
@@ -438,3 +440,47 @@ def test_committed_settings_are_valid_and_every_key_has_its_comment():
     named = {*ours.groups.comparison.measures, *ours.groups.groups, *ours.dsa_epochs.growth, *ours.dsa_epochs.motifs}
     repeated = {*named, *ours.compositional.motifs, *ours.lorenz.regimes, *ours.lorenz.noise.estimators, "end"}
     assert keys - set(explained) <= repeated
+
+
+# ---- tables of keys --------------------------------------------------------------------------------------------------
+
+
+def test_table_has_the_keys_asked_for_on_one_line_each_as_in_the_file(config):
+    config.set("lorenz.noise.strengths", "[0.0, 0.25]")
+    table = load_settings(config.path).lorenz.table("n_seeds", "noise.strengths", "inside_chaos", "discard")
+    assert list(table.index) == ["n_seeds", "noise.strengths", "inside_chaos", "discard"]
+    values = table["value"].str.rstrip().tolist()
+    assert values[:2] == ["5", "[0, 0.25]"]
+    assert values[2].startswith("{dt: 0.01, parameters: [[10, 35, 2.6667], ")
+    assert table["value"].str.len().nunique() == 1  # padded: prints aligned to the left
+
+
+def test_table_shows_variants_by_name_and_of_a_comparison_what_is_no_default(config):
+    config.set("lorenz.noise.estimators", "{plain: {}, far: {steps_ahead: 20, ridge: 1.0e-6}, CKA: {metric: cka}}")
+    table = load_settings(config.path).lorenz.table("noise.estimators")
+    assert table["value"].str.rstrip().to_dict() == {
+        "noise.estimators.plain": "{n_delays: 20, rank: 5, steps_ahead: 1, n_starts: 1}",
+        "noise.estimators.far": "{n_delays: 20, rank: 5, steps_ahead: 20, ridge: 1e-06, n_starts: 1}",
+        "noise.estimators.CKA": "{metric: cka}",
+    }
+
+
+def test_table_of_nested_sections_writes_nothing_and_truth_as_yaml(settings):
+    table = settings.table("multitask.activity.n_clusters", "compositional.repeats", "groups.comparison.measures")
+    values = table["value"].str.rstrip()
+    assert values["multitask.activity.n_clusters"] == "null"
+    assert values["compositional.repeats"] == "false"
+    assert values["groups.comparison.measures.CKA"].endswith("trials: matched, dsa: {metric: cka}}")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("noise.strength", "no key 'strength'; did you mean 'strengths'"),
+        ("n_seeds.first", "no key 'first'; known here: no keys"),
+        ("zzz", "no key 'zzz'; known here: n_seeds, "),
+    ],
+)
+def test_table_of_an_unknown_key_names_the_nearest(settings, key, message):
+    with pytest.raises(KeyError, match=re.escape(message)):
+        settings.lorenz.table(key)

@@ -11,6 +11,7 @@ The file shows every value: no key has a default, no key is ignored, no value is
 ``engine``, ``lorenz``, ``compositional``, ``dsa_epochs``, ``multitask``, ``groups``
                 one section each, with the checks between its keys
 ``schema``      what sections are made of
+``horizons``    horizons at which a section compares its systems again
 ``dsa``         how a `Comparison` is written in a section, and what it needs of trials
 ``reading``     YAML file -> values and lines
 ``merging``     checks of keys; fills in what a section inherits

@@ -9,6 +9,7 @@ from pydantic import Field
 from dsa_analysis.data import DataError
 from dsa_analysis.motifs import Motif, all_orders, common_dims
 from workbench.settings.dsa import Dsa, embeddings, rank_problem, too_short
+from workbench.settings.horizons import Horizons
 from workbench.settings.merging import Inherits
 from workbench.settings.schema import Correlation, Count, Section, Share
 
@@ -54,6 +55,7 @@ class Compositional(Section):
     sensitivity: Sensitivity
     n_permutations: Count
     dsa: Annotated[Dsa, Inherits("dsa")]
+    horizons: Horizons
     claims: CompositionalClaims
 
     def problems(self) -> Iterator[str]:
@@ -72,7 +74,19 @@ class Compositional(Section):
             yield f"n_trials: the noise floor is the distance of two halves of the trials, got {self.n_trials}; take 2"
         if self.sliding.length > sum(self.pieces):
             yield f"sliding.length: {self.sliding.length} is more than the {sum(self.pieces)} samples of all pieces"
-        found, problems = embeddings(self.dsa, {name: motif.dt for name, motif in self.motifs.items()})
+        intervals = {name: motif.dt for name, motif in self.motifs.items()}
+        if len(set(intervals.values())) > 1:
+            listed = ", ".join(f"{name} {dt:g}" for name, dt in intervals.items())
+            yield f"horizons: pieces of one sequence have unequal dt ({listed}); give all motifs the same"
+        else:
+            yield from self.horizons.misfits(
+                {"a sequence": next(iter(intervals.values()))},
+                sum(self.pieces),
+                n_channels,
+                "a sequence",
+                "or lengthen it",
+            )
+        found, problems = embeddings(self.dsa, intervals)
         yield from (f"dsa.{problem}" for problem in problems)
         shortest, varied = min(self.pieces), self.sensitivity
         where = f"piece {self.pieces.index(shortest) + 1} of {len(self.pieces)}"

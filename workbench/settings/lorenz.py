@@ -8,6 +8,7 @@ from pydantic import Field
 
 from dsa_analysis.systems import LorenzRegime
 from workbench.settings.dsa import Dsa, misfits
+from workbench.settings.horizons import Horizons
 from workbench.settings.merging import Inherits
 from workbench.settings.schema import Correlation, Count, Index, Positive, Section, Share, Strength
 
@@ -45,6 +46,7 @@ class Lorenz(Section):
     regimes: Annotated[Mapping[str, LorenzRegime], Field(min_length=2)]
     inside_chaos: LorenzRegime
     dsa: Annotated[Dsa, Inherits("dsa")]
+    horizons: Horizons
     noise: LorenzNoise
     claims: LorenzClaims
 
@@ -58,3 +60,5 @@ class Lorenz(Section):
         for name, dsa in used.items():
             for problem in misfits(dsa, intervals, self.n_times, 3, "a trial", "or raise n_times"):
                 yield f"{name}.{problem}"
+        regimes = {name: regime.dt for name, regime in self.regimes.items()}
+        yield from self.horizons.misfits(regimes, self.n_times, 3, "a trial", "or raise n_times")

@@ -8,13 +8,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
 from multitask.tasks import task_of
 from workbench.settings.report import ConfigError
-from workbench.settings.writing import to_yaml
+from workbench.settings.writing import to_table, to_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,30 @@ class Section:
     def to_yaml(self) -> str:
         """The values as YAML text; `load_settings` reads back what `Settings` writes."""
         return to_yaml(self)
+
+    def table(self, *keys: str) -> "pd.DataFrame":
+        """Table of some keys, to print at the top of a notebook.
+
+        ``print(section.table("n_seeds", "dsa").to_string(header=False))``
+
+        Parameters
+        ----------
+        *keys : str
+            Such as ``"n_seeds"`` or ``"noise.strengths"``. A mapping of sections, such as ``"noise.estimators"``, has a
+            row for each of its names.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by key. The column ``value`` holds YAML text in one line, padded on the right so that it prints
+            aligned to the left. A comparison shows only what differs from the defaults of `Comparison`.
+
+        Raises
+        ------
+        KeyError
+            No such key; the nearest one is named.
+        """
+        return to_table(self, keys)
 
 
 def _present(device: str) -> str:
