@@ -70,6 +70,7 @@ def made_up(seed: int, noise: float = 0.1, p: float = 0.01, n_points: int = 8):
         concerns=Counter({f"warned of in seed {seed}": 2}),
         how=SimpleNamespace(
             shown=("DSA", "CKA"),
+            judged=("DSA", "CKA"),
             claims=SimpleNamespace(**CLAIMS),
             measures={name: SimpleNamespace(trials=trials) for name, trials in MEASURES.items()},
         ),
