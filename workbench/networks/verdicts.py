@@ -8,6 +8,7 @@ which is narrower than it would be over seeds.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -216,11 +217,16 @@ def _score(measure: str, question: str) -> Callable[[GroupStudy], Interval]:
 
 
 def _difference(measure: str, other: str, question: str) -> Callable[[GroupStudy], Interval]:
-    """Difference of rho between two measures, with its bootstrap interval over networks."""
+    """Difference of rho between two measures, with its bootstrap interval over networks.
+
+    With few networks some resamples know all the same and have no rho: the limits are NaN then.
+    """
 
     def find(study: GroupStudy) -> Interval:
         n = int(study.scores.loc[(measure, question), "n"])
-        return Interval(*difference(study.to_reference, measure, other, study.seed, question), n)
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The BCa confidence interval cannot be calculated")
+            return Interval(*difference(study.to_reference, measure, other, study.seed, question), n)
 
     return find
 
