@@ -13,7 +13,7 @@ from dsa_analysis import fit_operator, lorenz
 # ranks here are amounts of work, not choices
 warnings.filterwarnings("ignore", message=".*cluster of singular values")
 
-KINDS = ("rnn", "lorenz", "near-orthogonal", "gaussian")
+KINDS = ("rnn", "lorenz", "near-orthogonal", "noisy", "gaussian")
 
 
 def network_activity(shape: tuple[int, int, int], seed: int, gain: float = 2.0) -> np.ndarray:
@@ -37,16 +37,25 @@ def lorenz_recordings(n_systems: int) -> np.ndarray:
 
 
 def operators(kind: str, n: int, n_systems: int) -> Tensor:
-    """Operators (n_systems, n, n), float64: Hankel DMD of recordings ("rnn", "lorenz"), or random matrices."""
+    """Operators (n_systems, n, n), float64: of recordings ("rnn", "lorenz", "noisy"), or random matrices."""
     generator = np.random.default_rng(n)
     if kind in ("rnn", "lorenz"):
         networks = (network_activity((20, 200, 24), seed) for seed in range(n_systems))
         recordings, n_delays = (networks, 10) if kind == "rnn" else (lorenz_recordings(n_systems), 20)
         return torch.stack([fit_operator(recording, n_delays=n_delays, rank=n).matrix for recording in recordings])
+    if kind == "noisy":
+        return torch.stack([noisy_operator(n, seed) for seed in range(n_systems)])
     noise = generator.standard_normal((n_systems, n, n)) / np.sqrt(n)
     if kind == "near-orthogonal":  # slow rotations, slightly damped and slightly non-normal
         return torch.tensor(scipy.linalg.expm(0.3 * (noise - noise.mT) + 0.1 * noise - 0.1 * np.eye(n)))
     return torch.tensor(noise)
+
+
+def noisy_operator(n: int, seed: int) -> Tensor:
+    """Signal-weighted operator of a network recorded at 5, 10 or 15 dB."""
+    x, generator = network_activity((20, 200, 24), 1000 + seed), np.random.default_rng(seed)
+    x = x + generator.standard_normal(x.shape) * x.std() * 10 ** (-(5, 10, 15)[seed % 3] / 20)
+    return fit_operator(x, n_delays=10, rank=n, estimator="signal_weighted").matrix
 
 
 def pairs_of(systems: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,18 +21,16 @@ from dsa_analysis.inference import (
     Interval,
     auroc,
     auroc_interval,
-    distance_intervals,
     mean_interval,
-    noise_floor,
     silhouette,
     silhouette_interval,
     spearman,
     spearman_interval,
-    trial_replicates,
 )
 from dsa_analysis.metrics import METRICS, Metric, Pairs
 from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
+from dsa_analysis.replicates import distance_intervals, noise_floor, trial_replicates
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import match_modes, spectral_distance
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies

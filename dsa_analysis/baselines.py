@@ -1,12 +1,12 @@
-"""What representations were compared with before: CKA and Procrustes, as angles, on trials matched sample by sample.
+"""Measures of static representations, CKA and Procrustes, as angles between trials that match sample by sample.
 
-With X (n_samples, n_channels) centred, samples of all trials one below the other, the same trials in the same order in
-both systems,
+X and Y (n_samples, n_channels) stack the samples of all trials of two systems, centred, with the same trials in the
+same order:
 
     cka         arccos |X^T Y|_F^2 / (|X^T X|_F |Y^T Y|_F)       Kornblith et al. 2019, eq. 4, linear kernel
     procrustes  arccos |X^T Y|_* / (|X|_F |Y|_F)                 Williams et al. 2021, angular shape distance
 
-Both are static: if time is shuffled in both systems alike, nothing changes. Channel counts may differ.
+Both are static: they do not change if time is shuffled in the same way in both systems. Channel counts may differ.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ Names = tuple[Sequence[str], Sequence[str]]  # of the systems of both sides, for
 
 
 def cka_distance(x: Any, y: Any) -> Tensor:
-    """Angle between the linear kernels of two systems.
+    """Angle between the linear kernels of two systems (centred kernel alignment, Kornblith et al. 2019, eq. 4).
 
     Parameters
     ----------
@@ -31,13 +31,33 @@ def cka_distance(x: Any, y: Any) -> Tensor:
 
     Returns
     -------
-    Tensor, scalar, in [0, pi/2]
+    Tensor, scalar float64, in rad, in [0, pi/2]
+
+    Raises
+    ------
+    DataError
+        Trials that differ in number or length, or data that are not finite real trials.
     """
     return cka_distances([as_trials(x, "x")], [as_trials(y, "y")], (("x",), ("y",)))[0]
 
 
 def procrustes_distance(x: Any, y: Any) -> Tensor:
-    """Angle between two systems after the best orthogonal transform; arguments and result as in `cka_distance`."""
+    """Angle between two systems after the best orthogonal transform (Williams et al. 2021, angular shape distance).
+
+    Parameters
+    ----------
+    x, y : systems as in `compare`, as data
+        Trial k of ``x`` corresponds to trial k of ``y``, sample by sample. Channel counts may differ.
+
+    Returns
+    -------
+    Tensor, scalar float64, in rad, in [0, pi/2]
+
+    Raises
+    ------
+    DataError
+        As `cka_distance`.
+    """
     return procrustes_distances([as_trials(x, "x")], [as_trials(y, "y")], (("x",), ("y",)))[0]
 
 
@@ -63,7 +83,7 @@ def _angles(
 ) -> Tensor:
     """arccos of the overlap of X^T Y over the sizes of X and Y."""
     _refuse_unmatched(first, second, names, metric)
-    # a system takes part in many pairs, and comes as the same list in each
+    # a system is in many pairs, each time as the same list
     left, right = ({id(trials): _centred(trials) for trials in side} for side in (first, second))
     sizes = {key: size(x) for key, x in (left | right).items()}
     place = {key: at for at, key in enumerate(right)}

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from dsa_analysis import metrics
+from dsa_analysis.alignment import CERTIFICATES
 from dsa_analysis.data import DataError, check_choice, check_count
 from dsa_analysis.embedding import ESTIMATORS, EmbeddingParameters
-from dsa_analysis.metrics import METRICS, Stored, as_metric
+from dsa_analysis.metrics import METRICS, Stored, as_metric, takes
 from dsa_analysis.windows import as_windows
 
 AUTO = "auto"
@@ -86,6 +87,11 @@ class Comparison:
         "O", "O | SO", "transforms allowed: orthogonal, or rotations without reflections", "text", "metric"
     )
     remove_trace: bool = _choice(False, "bool", "compare operators without their mean eigenvalue", "flag", "metric")
+    certificate: str = _choice(
+        "fast", "fast | tight | auto", "how lower bounds of aligned distances are computed: 'fast' from spectra; "
+        "'tight' takes milliseconds a pair at rank 10 and often proves the alignment optimal; 'auto' is 'tight' where "
+        "the gap exceeds 5% and rank <= 12", "text", "metric",
+    )  # fmt: skip
     n_sweeps: int = _choice(
         0, "int >= 0", "rounds in which each pair is started again through third systems; distances then depend on "
         "which other systems are compared", "count from 0", "metric",
@@ -127,6 +133,7 @@ class Comparison:
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_choice("on_rank", self.on_rank, ("lower", "error"))
         check_choice("group", self.group, ("O", "SO"))
+        check_choice("certificate", self.certificate, CERTIFICATES)
         if self.windows is not None:
             object.__setattr__(self, "windows", as_windows(self.windows))
         for one, other in (("steps_ahead", "horizon"), ("n_delays", "window")):
@@ -158,6 +165,9 @@ class Comparison:
 
     def _why(self, name: str) -> str:
         needs = as_metric(self.metric).needs
+        if name == "certificate":
+            bounded = ", ".join(known for known in METRICS if takes(METRICS[known], name))
+            return f"gives no lower bounds ({bounded} do)"
         if _group(name) == "embedding" and needs == "trials":
             return "compares trials, not operators fitted to them"
         return "compares eigenvalues, which need no alignment" if needs == "eigenvalues" else "does not take it"

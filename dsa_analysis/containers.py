@@ -133,7 +133,7 @@ def _unwrapped(value: Any, where: str) -> np.ndarray | Tensor | list[Any]:
     for method in ("toarray", "todense"):
         if hasattr(value, method):
             check_memory(8 * float(np.prod([float(n) for n in value.shape])), f"{where}, made dense,")
-            return _attempt(lambda method=method: np.asarray(getattr(value, method)()), where)
+            return np.asarray(_attempt(getattr(value, method), where))
     array = _attempt(lambda: np.asarray(value), where)
     if array.dtype == object and array.size and max(array.shape, default=0) == array.size:
         elements = list(array.ravel())
@@ -161,7 +161,7 @@ def _filled(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 def _from_frame(frame: Any, where: str) -> np.ndarray:
     """Values of a pandas (or like) frame, series or array."""
-    index = getattr(frame, "index", None)
+    index: Any = getattr(frame, "index", None)
     if getattr(index, "nlevels", 1) > 1:
         raise DataError(
             f"{where} has rows that are indexed by {', '.join(map(str, index.names))}; give each trial apart, such as "
@@ -205,13 +205,13 @@ def _dense(value: Tensor, where: str) -> Tensor | list[Any]:
     if tensor.is_nested:
         return list(tensor.unbind())
     if any(getattr(value, "names", ())):  # of torch before 2.13
-        raise DataError(f"{where} has named dimensions {value.names}; put them in order and give x.rename(None)")
+        raise DataError(f"{where} has named dimensions; put them in order and give x.rename(None)")
     if tensor.is_meta:
         raise DataError(f"{where} is a tensor on the device 'meta', which holds no values")
     if hasattr(value, "get_mask"):  # of torch.masked; True is where a value stands
-        data = value.get_data().detach()  # type: ignore[operator]
-        data = data if data.is_floating_point() else data.double()
-        return torch.where(value.get_mask(), data, torch.nan)  # type: ignore[operator]
+        masked: Any = value
+        data = masked.get_data().detach()
+        return torch.where(masked.get_mask(), data if data.is_floating_point() else data.double(), torch.nan)
     if tensor.is_quantized:
         return tensor.dequantize()
     if tensor.layout != torch.strided:

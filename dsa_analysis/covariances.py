@@ -1,20 +1,21 @@
-"""Trajectories -> lag covariances -> leading directions: all that a linear fit needs, in one pass over the samples.
+"""Computes lag covariances of trajectories and their leading directions, in one pass over the samples.
 
-With windows h(t) = [x(t), x(t - d), ..., x(t - (m-1) d)] and H their stack over all trials, the products
+H stacks the windows h(t) = [x(t), x(t - d), ..., x(t - (m-1) d)] of all trials. A linear fit needs the products
 
-    G = H^T H = sum h(t) h(t)^T,      M = sum h(t) h(t + s)^T
+    G = H^T H = sum h(t) h(t)^T,      M = sum h(t) h(t + s)^T.
 
-follow from products of the samples with themselves some lags apart: sum over t of g(t) g(t)^T, g a window long enough
-to hold both h(t) and h(t + s), is constant along its block diagonals up to a few samples at the ends of each trial. So
-one pass over the trials, of any lengths, with m + s products of channels is enough, where H would take m times the
-memory and the time of its own Gram matrix. Shorter windows are the corner of longer ones, and nothing is read again.
+Both are blocks of the sum over t of g(t) g(t)^T, where the window g is long enough to contain h(t) and h(t + s). This
+sum is constant along its block diagonals, except for a few samples at the ends of each trial. So one pass over the
+trials, which may have any lengths, with m + s products of channels is enough. H itself would take m times the memory,
+and its Gram matrix m times the time. The products of shorter windows are the upper left blocks of those of longer
+windows, so they need no other pass.
 
-The leading directions H ~ V S U^T follow from G, and with them the covariances of the whitened coordinates
-v(t) = S^-1 U^T h(t) from one window to the next, of which every smaller rank is the corner.
+The leading directions H ~ V S U^T follow from G. They give the covariances of the whitened coordinates
+v(t) = S^-1 U^T h(t) from one window to the next. Those of a smaller rank are their upper left block.
 
-Squaring costs digits. Where the last direction is so small that they are missed, a second pass projects the windows on
-the leading directions and decomposes that narrow matrix itself; what the data do not resolve is left out. A recording
-with fewer windows than entries in a window is solved through the products of windows with windows instead.
+Squaring loses digits. If the last direction is so small that these digits matter, a second pass projects the windows on
+the leading directions and decomposes that narrow matrix itself. Directions that the data do not resolve are left out.
+If a recording has fewer windows than a window has entries, the products of windows with windows are used instead.
 """
 
 import math
@@ -29,27 +30,27 @@ from torch import Tensor
 from dsa_analysis.data import DataError
 from dsa_analysis.embedding import EmbeddingParameters, delay_embed
 
-SPARE = 10  # directions computed beyond the rank: for the gap there, and as room for the second pass
+SPARE = 10  # directions computed beyond the rank, for the gap after the rank and for the second pass
 
 
 @dataclass(frozen=True)
 class Directions:
-    """The leading directions of all windows of one system, and how the whitened coordinates along them move on.
+    """The leading directions of all windows of one system, and the covariances of the coordinates along them.
 
     Attributes
     ----------
     singular_values : (n,)
-        S, descending, as many as were computed.
+        S, descending; more than k.
     basis : (n_delays * n_channels, k)
-        U, orthonormal columns, as many as the data resolve and transitions can determine. Signs are such that each
-        column's largest entry is positive.
+        U, orthonormal columns. k is limited by the precision of the data and the number of transitions. Signs are such
+        that the largest entry of each column is positive.
     past, cross, future : (k, k)
-        V-^T V-, V-^T V+ and V+^T V+ over all transitions. The first and last are the identity up to the windows at the
-        ends of trials.
+        V-^T V-, V-^T V+ and V+^T V+ over all transitions. The first and last are the identity, except for the windows
+        at the ends of trials.
     mean : (n_channels,)
         What was subtracted from every sample.
     floor : (n_channels,)
-        Variance of white noise in each channel, judged from the directions in which its windows vary least; NaN where a
+        Variance of white noise in each channel, estimated from the directions in which its windows vary least. NaN if a
         window is a single sample.
     n_windows, n_transitions : int
     dtype : torch.dtype
@@ -69,18 +70,19 @@ class Directions:
 
     @property
     def rank(self) -> int:
-        """Of the largest operator that can be fitted."""
+        """Rank of the largest operator that can be fitted."""
         return self.basis.shape[1]
 
     def gap(self, rank: int) -> float:
-        """S_rank / S_(rank + 1), infinite where nothing is left."""
+        """S_rank / S_(rank + 1); infinite if no direction is left out."""
         S = self.singular_values
         return float(S[rank - 1] / S[rank]) if len(S) > rank and S[rank] > 0 else math.inf
 
     def noise(self, variance: Tensor, shift: int = 0) -> Tensor:
-        """What white noise of ``variance`` (n_channels,) adds to ``past``; to ``cross`` with ``shift`` = s / d: (k, k).
+        """The part of ``past`` (or, with ``shift`` = s / d, of ``cross``) that white noise contributes: (k, k).
 
-        Windows that lie ``shift`` delays apart share samples, and so noise, in all but ``shift`` of their delays.
+        ``variance`` is that of each channel, (n_channels,). Windows that are ``shift`` delays apart share the samples,
+        and the noise, of all but ``shift`` of their delays.
         """
         blocks = self.basis.unflatten(0, (-1, len(self.mean))) / self.singular_values[: self.rank]
         newer, older = blocks[: max(len(blocks) - shift, 0)], blocks[shift:]
@@ -94,13 +96,14 @@ class LagCovariances:
     Attributes
     ----------
     gram, cross : (n_delays * n_channels, n_delays * n_channels)
-        G, over all windows, and M, over all that have a successor.
+        G, over all windows, and M, over the windows that have a successor.
     heads : (n_trials, (n_delays - 1) * delay_interval + steps_ahead, n_channels)
-        The first samples of each trial, centred: in them lie the windows that only exist where windows are shorter.
+        The first samples of each trial, centred. They contain the additional windows that there are if windows are
+        shorter.
     last : (n_trials * steps_ahead, n_delays * n_channels)
         Windows without successor.
     trials, mean, parameters
-        What this was computed from.
+        The data that this was computed from.
     """
 
     gram: Tensor
@@ -112,14 +115,14 @@ class LagCovariances:
     parameters: EmbeddingParameters
 
     def shortened(self, n_delays: int) -> "LagCovariances":
-        """The same of windows with ``n_delays`` of the copies, without another pass over the samples."""
+        """The products of windows with fewer delays, without another pass over the samples."""
         p = replace(self.parameters, n_delays=n_delays)
         m, d, s, c = n_delays, p.delay_interval, p.steps_ahead, len(self.mean)
         if not 1 <= m <= self.parameters.n_delays:
-            raise DataError(f"n_delays = {m} is not within 1 and the {self.parameters.n_delays} delays computed")
+            raise DataError(f"n_delays = {m} is not between 1 and the {self.parameters.n_delays} delays computed")
         size = m * c
         gram, cross = self.gram[:size, :size], self.cross[:size, :size]
-        if m < self.parameters.n_delays:  # windows that end before the first of the longer ones does
+        if m < self.parameters.n_delays:  # windows that end before the first of the longer windows ends
             n_early = (self.parameters.n_delays - m) * d
             early = delay_embed(self.heads, m, d)
             past, future = (early[:, part].flatten(0, 1) for part in (slice(n_early), slice(s, n_early + s)))
@@ -144,7 +147,7 @@ class LagCovariances:
         return _noise_floor(blocks.diagonal(dim1=1, dim2=3).permute(2, 0, 1), self.n_windows)
 
     def directions(self, rank: int) -> Directions:
-        """The leading ``rank`` directions, fewer where the data do not resolve them, and some to spare."""
+        """The leading ``rank`` directions (fewer if the data do not resolve them), and a few more singular values."""
         p = self.parameters
         S, U = _leading(self.gram, rank + SPARE)
         if S[min(rank, len(S)) - 1] < 1e-5 * S[0]:
@@ -171,22 +174,22 @@ class LagCovariances:
 
 
 def lag_covariances(trials: list[Tensor], p: EmbeddingParameters, name: str = "system") -> LagCovariances:
-    """Products of all windows of checked trials; the rank in ``p`` plays no part.
+    """Products of all windows of checked trials; the rank in ``p`` is not used.
 
     Raises
     ------
     DataError
-        Trials too short for a window and its successor, or more memory than there is.
+        Trials that are too short for a window and its successor, or more memory than available.
     """
     _refuse_short(trials, p, name)
     _refuse_memory(p.n_delays * trials[0].shape[1], p, trials[0], name)
     mean = _mean(trials, p.center)
     m, d, s, c = p.n_delays, p.delay_interval, p.steps_ahead, len(mean)
-    if s % d == 0 and s // d <= m:  # every d-th sample is a trial of its own, in which windows have no holes
+    if s % d == 0 and s // d <= m:  # every d-th sample forms a trial, whose windows have consecutive samples
         phases = [trial[start::d] for trial in trials for start in range(d)]
         J = lag_gram(phases, mean, m + s // d)
         past, cross = J[s // d :, :, s // d :], J[s // d :, :, :m]
-    else:  # they hold different phases, or lie farther apart than a window: each sample carries the one s later
+    else:  # otherwise each sample is stacked with the sample s later
         pairs = [torch.cat([trial[:-s], trial[s:]], 1) for trial in trials]
         J = lag_gram([pair[start::d] for pair in pairs for start in range(d)], mean.repeat(2), m)
         past, cross = J[:, :c, :, :c], J[:, :c, :, c:]
@@ -200,7 +203,7 @@ def lag_covariances(trials: list[Tensor], p: EmbeddingParameters, name: str = "s
 
 
 def directions(trials: list[Tensor], p: EmbeddingParameters, name: str = "system") -> Directions:
-    """The leading directions of checked trials, ``p.rank`` of them where the data resolve so many.
+    """The leading ``p.rank`` directions of checked trials, or fewer if the data do not resolve them.
 
     Raises
     ------
@@ -218,7 +221,7 @@ def directions(trials: list[Tensor], p: EmbeddingParameters, name: str = "system
 
 
 def spectrum(trials: list[Tensor], p: EmbeddingParameters, name: str = "system") -> Tensor:
-    """All singular values of the stack of windows of checked trials, descending."""
+    """All singular values of the matrix of windows of checked trials, descending."""
     _refuse_short(trials, p, name)
     if _n_windows(trials, p) >= p.n_delays * trials[0].shape[1]:
         return lag_covariances(trials, p, name).spectrum
@@ -229,7 +232,7 @@ def spectrum(trials: list[Tensor], p: EmbeddingParameters, name: str = "system")
 def _from_coordinates(
     S: Tensor, U: Tensor, V: Tensor, trials: list[Tensor], mean: Tensor, floor: Tensor, p: EmbeddingParameters
 ) -> Directions:
-    """Directions where the coordinates V (n_windows, k) of all windows themselves are known."""
+    """Directions from the coordinates V (n_windows, k) of all windows."""
     k = _n_usable(S[: p.rank], trials, p)
     signs = _signs(U[:, :k])
     parts = (V[:, :k] * signs).split([len(trial) - p.window + 1 for trial in trials])
@@ -239,11 +242,36 @@ def _from_coordinates(
     return Directions(S, (U[:, :k] * signs).contiguous(), *moments, mean, floor, len(V), len(past), trials[0].dtype)
 
 
+def coordinates(found: Directions, trials: list[Tensor], p: EmbeddingParameters) -> list[Tensor]:
+    """Whitened coordinates v(t) of all windows of each trial, (n_windows_i, k), along directions found in them."""
+    S = found.singular_values[: found.rank]
+    return [project(trial.double() - found.mean, p, found.basis) / S for trial in trials]
+
+
+def with_horizon(found: Directions, v: list[Tensor], trials: list[Tensor], p: EmbeddingParameters) -> Directions:
+    """Directions of the same windows, whose successors lie ``p.steps_ahead`` samples later.
+
+    The directions do not depend on the horizon, and covariances at another one follow from the `coordinates` ``v``.
+    """
+    _refuse_short(trials, p, "system")
+    k = min(found.rank, _n_usable(found.singular_values[: found.rank], trials, p))
+    past = torch.cat([part[: -p.steps_ahead, :k] for part in v])
+    future = torch.cat([part[p.steps_ahead :, :k] for part in v])
+    return replace(
+        found,
+        basis=found.basis[:, :k],
+        past=past.T @ past,
+        cross=past.T @ future,
+        future=future.T @ future,
+        n_transitions=len(past),
+    )
+
+
 def lag_gram(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
     """J = sum g g^T over all windows g of w consecutive samples, newest first: (w, c, w, c) float64.
 
-    J[i, :, j] sums products of samples j - i apart. Its first row takes w products over all samples; from there down a
-    diagonal each step takes in one early and leaves out one late product of each trial.
+    J[i, :, j] is a sum of products of samples that are j - i apart. The first row needs w products over all samples.
+    Each step down a diagonal adds one early product and removes one late product of each trial.
     """
     c, past = len(mean), w - 1
     trials = [trial for trial in trials if len(trial) >= w]
@@ -264,10 +292,10 @@ def lag_gram(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
 
 
 def _pieces(trials: list[Tensor], mean: Tensor, past: int, numbers: int = 1 << 17) -> Iterator[tuple[Tensor, Tensor]]:
-    """Trials one after the other in pieces of about ``numbers`` values: centred samples, and the same with gaps.
+    """Pieces of about ``numbers`` values of concatenated trials: the centred samples, and a copy with zeros.
 
-    The latter hold 0 where fewer than ``past`` samples of the trial come before: products of them with the shifted
-    former never cross trials.
+    The copy is 0 for the first ``past`` samples of each trial, so that its products with the shifted samples never
+    cross from one trial into another.
     """
     length = max(past + 1, numbers // len(mean))
     views = [trial[start : start + length + past] for trial in trials for start in range(0, len(trial) - past, length)]
@@ -285,7 +313,7 @@ def _pieces(trials: list[Tensor], mean: Tensor, past: int, numbers: int = 1 << 1
 
 
 def _leading(gram: Tensor, n_values: int) -> tuple[Tensor, Tensor]:
-    """Square roots of the largest eigenvalues, descending, and their vectors as columns."""
+    """Square roots of the largest eigenvalues, descending, and the eigenvectors as columns."""
     from scipy.sparse.linalg import ArpackError, eigsh
 
     n_values = min(n_values, len(gram))
@@ -293,7 +321,7 @@ def _leading(gram: Tensor, n_values: int) -> tuple[Tensor, Tensor]:
         try:
             start = torch.randn(len(gram), generator=torch.Generator().manual_seed(0), dtype=gram.dtype)
             w, U = map(torch.from_numpy, eigsh(gram.numpy(), k=n_values, which="LA", v0=start.numpy()))
-        except ArpackError:  # clusters of zeros may keep it from converging
+        except ArpackError:  # it may not converge if many eigenvalues are 0
             w, U = torch.linalg.eigh(gram)
     else:
         w, U = torch.linalg.eigh(gram)
@@ -304,7 +332,7 @@ def _leading(gram: Tensor, n_values: int) -> tuple[Tensor, Tensor]:
 def _second_pass(
     trials: list[Tensor], mean: Tensor, p: EmbeddingParameters, U: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """S, U and V again, from windows projected on the span of U: without squares, small directions keep digits."""
+    """S, U and V from windows projected on the span of U: without squaring, small directions keep their digits."""
     Y = torch.cat([project(trial.double() - mean, p, U) for trial in trials])
     V, S, rotation = torch.linalg.svd(Y, full_matrices=False)
     return S, U @ rotation.T, V
@@ -317,7 +345,7 @@ def project(trial: Tensor, p: EmbeddingParameters, U: Tensor) -> Tensor:
 
 
 def _decompose_short(trials: list[Tensor], mean: Tensor, p: EmbeddingParameters) -> tuple[Tensor, Tensor, Tensor]:
-    """S, U and V of few windows, from their products with each other and a second pass from that side."""
+    """S, U and V of few windows, from their products with each other and a second pass over the samples."""
     V = _leading(_window_products(trials, mean, p), p.rank + SPARE)[1]
     parts = V.split([len(trial) - p.window + 1 for trial in trials])
     products = (
@@ -336,7 +364,7 @@ def _window_products(trials: list[Tensor], mean: Tensor, p: EmbeddingParameters)
 
 
 def _delays(n_times: int, p: EmbeddingParameters) -> list[slice]:
-    """Where in a trial the newest, second newest, ... sample of each window lies."""
+    """Slices of a trial that contain the newest, second newest, ... sample of each window."""
     oldest = range(p.window - 1, -1, -p.delay_interval)
     return [slice(start, start + n_times - p.window + 1) for start in oldest]
 
@@ -353,8 +381,9 @@ def _own_products(trials: list[Tensor], mean: Tensor, p: EmbeddingParameters) ->
 
 
 def _noise_floor(own: Tensor, n_windows: int) -> Tensor:
-    """White noise fills all directions of a channel's windows alike, a signal the first ones: median of the lower half.
+    """Variance of white noise in each channel: the median of the lower half of the variances along all directions.
 
+    White noise has the same variance in all directions of a channel's windows, but a signal is only in the first ones.
     ``own`` holds the products of each channel's delays, (n_channels, n_delays, n_delays).
     """
     lower = torch.linalg.eigvalsh(own)[:, : own.shape[-1] // 2]
@@ -364,13 +393,13 @@ def _noise_floor(own: Tensor, n_windows: int) -> Tensor:
 
 
 def _n_usable(S: Tensor, trials: list[Tensor], p: EmbeddingParameters) -> int:
-    """How many directions the precision of the data resolves and transitions can determine."""
+    """Number of directions that the precision of the data and the number of transitions allow."""
     n_resolved = int((resolution(trials[0].dtype) * S[0] <= S).sum())
     return min(n_resolved, _n_windows(trials, p) - len(trials) * p.steps_ahead)
 
 
 def resolution(dtype: torch.dtype) -> float:
-    """Smallest singular value, relative to the first, that data of a precision carry."""
+    """Smallest singular value, relative to the first, that data of this precision resolve."""
     return 1e-8 if dtype == torch.float64 else 1e-6
 
 
@@ -394,7 +423,7 @@ def _refuse_short(trials: list[Tensor], p: EmbeddingParameters, name: str) -> No
         shortest = min(map(len, trials))
         longest = (shortest - p.steps_ahead - 1) // p.delay_interval + 1
         where = f"trial{'s' * (len(short) > 1)} {', '.join(map(str, short[:10]))}{', ...' * (len(short) > 10)}"
-        nearer = shortest - p.window  # samples ahead that would fit
+        nearer = shortest - p.window  # number of samples ahead that would fit
         remedy = f"at most n_delays = {longest} fits" if longest > 0 else "not even n_delays = 1 fits"
         if p.steps_ahead > 1 and nearer > 0:
             remedy = f"at most {nearer} samples ahead fit (steps_ahead, or horizon as a time)"

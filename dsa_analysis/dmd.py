@@ -1,43 +1,42 @@
-"""Trajectories -> linear operator: Hankel dynamic mode decomposition (HAVOK), also where the recording is noisy.
+"""Fits linear operators to trajectories: Hankel dynamic mode decomposition (HAVOK), also for noisy recordings.
 
-With windows h(t) = [x(t), x(t - d), ..., x(t - (m-1) d)], H their stack over all trials and H = V S U^T its singular
-value decomposition cut at ``rank``, the operator is a regression of the whitened coordinates v(t) = S^-1 U^T h(t) on
-themselves, v(t + s) ~ A v(t). With P = V-^T V-, Q = V-^T V+, F = V+^T V+, V- all rows that have a successor s samples
-later in their trial and V+ those successors, it is one of
+H stacks the windows h(t) = [x(t), x(t - d), ..., x(t - (m-1) d)] of all trials, and H = V S U^T is its singular value
+decomposition, cut at ``rank``. The operator A predicts the whitened coordinates v(t) = S^-1 U^T h(t) from themselves:
+v(t + s) ~ A v(t). V- holds all rows of V that have a successor s samples later in their trial, and V+ holds these
+successors. With P = V-^T V-, Q = V-^T V+ and F = V+^T V+, the estimators are
 
     least_squares         A^T = P^-1 Q                  Brunton et al. 2017, HAVOK; Ostrow et al. 2023, section 3
     noise_compensated     A^T = (P - N0)^-1 (Q - N1)    Dawson et al. 2016, section 2.2
     signal_weighted       A^T = P^-1 (Q - N1)
     total_least_squares   A = W2 W1^-1,  [W1; W2] the leading eigenvectors of [[P, Q], [Q^T, F]]    Hemati et al. 2017
 
-Noise of the measurement adds N0 to P, and N1 to Q, since a window and its successor share samples. The published
-estimator reads both as dynamics: its operators differ more between levels of noise than between systems. Compensation
-takes both away, and is refused where little is left. The signal-weighted operator leaves the noise in P: it predicts
-the next window of the *signal* from a noisy one (Wiener's filter in whitened coordinates), so a direction counts as far
-as it holds signal, a direction of noise counts nothing, and nothing small is divided by: surplus rank does no harm.
-Without noise it is the operator of least squares. Its price: distances also see the ratio of signal to noise.
+Measurement noise adds N0 to P. It adds N1 to Q, because a window and its successor share samples. The published
+estimator, "least_squares", takes both for dynamics: its operators differ more between noise levels than between
+systems. "noise_compensated" subtracts both, and is refused if little signal is left. "signal_weighted" leaves the noise
+in P: it predicts the next window of the *signal* from a noisy window (a Wiener filter in whitened coordinates).
+Directions are weighted by the signal that they hold, and directions of pure noise get no weight. Nothing is divided by
+a small number, so a rank that is too large does no harm. Without noise the result is that of least squares. Its
+disadvantage is that distances also depend on the signal-to-noise ratio.
 
-Over one sample slow dynamics hardly differ from standing still, and the operators of unlike systems from each other;
-``steps_ahead`` of about a window shows them plainly, to every estimator, and windows that far apart share no noise.
+Over one sample, slow dynamics hardly change the state, so the operators of different systems are almost the same. With
+``steps_ahead`` of about one window they differ clearly with every estimator, and windows so far apart share no noise.
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsa_analysis import covariances, spectra
+from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.covariances import Directions
 from dsa_analysis.data import DataError, as_device, as_trials, check_count
 from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters, delay_embed
 
-if TYPE_CHECKING:
-    from dsa_analysis.comparison import Comparison
-
-LEAST_SIGNAL = 0.05  # share of signal below which compensating the rest would divide by the error of its estimate
+LEAST_SIGNAL = 0.05  # with a smaller fraction of signal, compensation would divide by the error of its estimate
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,17 @@ class Operator:
         U, orthonormal columns, the newest sample in the first ``n_channels`` rows. Signs are such that each column's
         largest entry is positive.
     mean : (n_channels,)
-        What was subtracted from every sample; zeros where ``center`` is off.
+        What was subtracted from every sample; zeros if ``center`` is false.
     gap : float
-        S_rank / S_(rank + 1): how clearly the cut separates; near 1 it goes through a cluster, and the operator turns
-        with the noise. Infinite where nothing is left.
+        S_rank / S_(rank + 1). If it is near 1, the cut goes through a cluster of singular values, and the operator
+        changes with the noise. Infinite if no direction is left out.
     n_transitions : int
-        Pairs of windows the regression saw.
+        Pairs of windows that the regression used.
     parameters : EmbeddingParameters
     noise_variance : (n_channels,)
-        Of white measurement noise, given or estimated; NaN where it was not given and a window is a single sample.
+        Variance of white measurement noise, given or estimated. NaN if it was not given and a window is one sample.
     n_windows : int
+        Windows of all trials.
     """
 
     matrix: Tensor = field(repr=False)
@@ -95,18 +95,18 @@ class Operator:
 
     @property
     def gaps(self) -> Tensor:
-        """(rank,) S_k / S_(k + 1): large where a cut after direction k separates, near 1 inside a cluster."""
+        """(rank,) S_k / S_(k + 1): large if a cut after direction k is clear, near 1 inside a cluster."""
         S = self.singular_values
         return torch.cat([S[:-1] / S[1:], S.new_tensor([self.gap])])
 
     @property
     def condition(self) -> float:
-        """S_1 / S_rank: how many digits of the data the smallest direction has lost."""
+        """S_1 / S_rank: its decimal logarithm is the number of digits that are lost in the smallest direction."""
         return float(self.singular_values[0] / self.singular_values[-1])
 
     @property
     def signal_fraction(self) -> Tensor:
-        """(rank,) share of each direction's variance that is not measurement noise; NaN where that is not known."""
+        """(rank,) fraction of each direction's variance that is not measurement noise; NaN if the noise is unknown."""
         noise = self.basis.unflatten(0, (-1, self.n_channels)).square()
         return 1 - self.n_windows * torch.einsum("ick,c->k", noise, self.noise_variance) / self.singular_values**2
 
@@ -119,13 +119,25 @@ class Operator:
         return spectra.frequencies(self.eigenvalues, dt * self.parameters.steps_ahead)
 
     def predict(self, trials: Any, horizon: int = 1) -> Tensor | list[Tensor]:
-        """Samples ``horizon`` applications of A ahead of each window that has such a sample in its trial.
+        """Predict samples by applying A ``horizon`` times to each window.
+
+        Parameters
+        ----------
+        trials : as in `fit_operator`
+            With the channels that the operator was fitted to.
+        horizon : int >= 1
+            Applications of A, each of ``steps_ahead`` samples.
 
         Returns
         -------
-        Tensor, (n_trials, n_times - past, n_channels), or a list of (n_times_i - past, n_channels) where a list came in
-            Row t predicts sample t + past, past = (n_delays - 1) * delay_interval + horizon * steps_ahead: compare with
-            ``trials[:, past:]``.
+        Tensor, (n_trials, n_times - past, n_channels), or a list of (n_times_i - past, n_channels) if you gave a list
+            Row t predicts sample t + past, with past = (n_delays - 1) * delay_interval + horizon * steps_ahead. Compare
+            it with ``trials[:, past:]``.
+
+        Raises
+        ------
+        DataError
+            Another number of channels, or trials that are too short.
         """
         check_count("horizon", horizon)
         p = self.parameters
@@ -138,7 +150,7 @@ class Operator:
                 )
             if len(trial) < p.window + ahead:
                 raise DataError(
-                    f"trial {k} has {len(trial)} samples; a window and {ahead} ahead are {p.window + ahead}"
+                    f"trial {k} has {len(trial)} samples; to predict {ahead} ahead, {p.window + ahead} are needed"
                 )
         power = torch.linalg.matrix_power(self.matrix, horizon)
         newest = self.singular_values[:, None] * self.basis[: self.n_channels].T  # from v back to the newest sample
@@ -149,10 +161,19 @@ class Operator:
         return predictions if isinstance(trials, (list, tuple)) else torch.stack(predictions)
 
     def prediction_error(self, trials: Any, horizon: int = 1) -> float:
-        """Mean squared error of `predict` on ``trials``, relative to predicting ``mean``: 0 is perfect, 1 is useless.
+        """Mean squared error of `predict`, relative to predicting ``mean``: 0 is perfect, 1 is no better than the mean.
 
-        Held-out trials tell how well the operator predicts. A horizon of a window or more is the honest one: less far
-        ahead, surplus directions predict the noise that a window and its successor share.
+        Use held-out trials and a horizon of at least one window. At shorter horizons, superfluous directions predict
+        the noise that a window and its successor share.
+
+        Parameters
+        ----------
+        trials, horizon
+            As in `predict`.
+
+        Returns
+        -------
+        float >= 0
         """
         tensors = as_trials(trials, device=self.matrix.device)
         predictions = self.predict(tensors, horizon)
@@ -163,7 +184,7 @@ class Operator:
 
 def fit_operator(
     trials: Any,
-    how: "Comparison | None" = None,
+    how: Comparison | None = None,
     *,
     device: str | torch.device | None = None,
     name: str = "system",
@@ -176,15 +197,15 @@ def fit_operator(
     trials : (n_trials, n_times, n_channels), (n_times, n_channels), or a list of (n_times_i, n_channels)
         Real and finite. No window crosses from one trial into another.
     how : Comparison, optional
-        The embedding and the estimator, and what else a comparison has, which plays no part here.
+        The embedding and the estimator. Other fields are not used here.
     device : str or torch.device, optional
-        Where the work is done; by default where the data are. Arithmetic is float64.
+        Where the operator is computed; by default where the data are. Arithmetic is float64.
     name : str
-        What messages call the system.
+        Name of the system in messages.
     **choices
-        Fields of `Comparison`, which override those of ``how``: ``n_delays`` and ``rank`` are needed;
-        ``delay_interval``, ``steps_ahead`` or ``horizon`` with ``dt``, ``ridge``, ``center``, ``estimator`` (the
-        equations are at the top of the module) and ``noise_variance`` have defaults.
+        Fields of `Comparison`, which override those of ``how``. ``n_delays`` and ``rank`` are required.
+        ``delay_interval``, ``steps_ahead`` or ``horizon`` with ``dt``, ``ridge``, ``center``, ``estimator`` (see the
+        equations at the top of the module) and ``noise_variance`` have defaults.
 
     Returns
     -------
@@ -193,17 +214,15 @@ def fit_operator(
     Raises
     ------
     DataError
-        Trials too short for a window and its successor, a rank beyond what the data carry or, compensated, beyond the
-        signal (the largest admissible is named), noise that cannot be told from signal, or more memory than there is;
-        and whatever `as_trials` refuses.
+        Trials that are too short for a window and its successor; a rank that is too large for the data or, with
+        "noise_compensated", for the signal (the message names the largest possible rank); noise that cannot be told
+        from signal; more memory than available; or data that are not finite real trials.
 
     Warns
     -----
     UserWarning
         If the cut goes through a cluster of singular values, or if there are few transitions.
     """
-    from dsa_analysis.comparison import as_comparison
-
     how = as_comparison(how, choices)
     operator, concerns = fit(as_trials(trials, name, as_device(device)), how.embedding(name), name, how.noise_of(name))
     for concern in concerns:
@@ -214,61 +233,106 @@ def fit_operator(
 def singular_spectrum(
     trials: Any, *, n_delays: int, delay_interval: int = 1, center: bool = True, name: str = "system"
 ) -> Tensor:
-    """Singular values of all windows in one stack, descending: (n_delays * n_channels,), or fewer if windows are few.
+    """Singular values of the matrix of all windows, whose gaps show which ranks are clear cuts.
 
-    Their gaps show at which ranks a system can be cut. Values below 1e-8 of the first are rounding.
+    Parameters
+    ----------
+    trials : as in `fit_operator`
+    n_delays : int >= 1
+        Copies of a sample in a window, including the present one.
+    delay_interval : int >= 1, in samples
+        Spacing of the copies.
+    center : bool
+        Subtract each channel's mean over all samples.
+    name : str
+        Name of the system in messages.
+
+    Returns
+    -------
+    Tensor, (n_delays * n_channels,) float64, or (n_windows,) if there are fewer windows
+        Descending. Values below 1e-8 of the first are rounding errors.
+
+    Raises
+    ------
+    DataError
+        Trials that are too short for a window and its successor, more memory than available, or data that are not
+        finite real trials.
     """
     parameters = EmbeddingParameters(n_delays, 1, delay_interval, center=center)
     return covariances.spectrum(as_trials(trials, name), parameters, name)
 
 
 def repeat_variance(trials: Any, conditions: Sequence[Any]) -> Tensor:
-    """Variance of each channel among repeats of the same condition, (n_channels,): noise known without a model of it.
+    """Noise variance of each channel, from repeats of the same condition.
 
-    ``conditions`` names that of each trial; trials of one condition have equal lengths. All that differs from repeat to
-    repeat counts as noise, so this suits responses that are the same each time, not chaos or free-running activity.
-    """
-    tensors = as_trials(trials)
-    if len(conditions) != len(tensors):
-        raise DataError(f"{len(conditions)} conditions came for {len(tensors)} trials")
-    squares, freedom = torch.zeros_like(tensors[0][0], dtype=torch.float64), 0
-    for condition in dict.fromkeys(conditions):
-        repeats = [trial for trial, own in zip(tensors, conditions, strict=True) if own == condition]
-        if len({len(trial) for trial in repeats}) > 1:
-            raise DataError(f"trials of condition {condition!r} have unequal lengths; repeats match sample by sample")
-        stack = torch.stack(repeats).double()
-        squares += (stack - stack.mean(0)).square().sum((0, 1))
-        freedom += (len(repeats) - 1) * len(repeats[0])
-    if not freedom:
-        raise DataError("no condition has two trials: without repeats nothing tells noise from signal")
-    return squares / freedom
-
-
-def common_weights(operators: Mapping[str, Operator]) -> dict[str, Operator]:
-    """The same operators with the directions of all weighted alike, by the share of signal in the noisiest system.
-
-    A signal-weighted operator shrinks what it says of directions k and l by sqrt(d_k d_l), d being the
-    `Operator.signal_fraction` of its own recording. Recordings of unlike noise differ in that alone, so here
-
-        A_kl  <-  A_kl sqrt(w_k w_l),        w_k = (smallest d_k in the set) / (own d_k),
-
-    and a direction in which some system holds no signal (d <= 0) counts in none. Hand the outcome to `compare` in place
-    of the data.
-
-    For sets whose recordings differ in noise; where they do not, it costs detail and gains nothing. Predict about a
-    window ahead: one sample ahead what is left of the noise outweighs what systems differ in. Of Lorenz recordings at
-    20, 10, 5, 0 and -6 dB in one set (rank 8, 20 delays, 20 steps ahead) the regimes were told apart with an AUROC of
-    1.00 in place of .96, and rho 28, 35, 45 with .97 in place of .61 (500 samples; .82 for .55 of rho 35, 40, 45).
+    Everything that differs between repeats counts as noise. This suits responses that are the same in each repeat, but
+    not chaotic or spontaneous activity. Give the result as ``noise_variance``.
 
     Parameters
     ----------
-    operators : mapping from name to Operator
-        As fitted with estimator = "signal_weighted", all of one rank.
+    trials : as in `fit_operator`
+        Trials of one condition have equal lengths.
+    conditions : sequence of n_trials labels
+        Condition of each trial. At least one condition has two trials.
+
+    Returns
+    -------
+    Tensor, (n_channels,) float64
+        Unbiased variance about the mean of each condition, in squared units of the data.
 
     Raises
     ------
     DataError
-        Operators of another estimator or of unequal rank, or none.
+        Another number of conditions than trials, trials of one condition with unequal lengths, or no repeats.
+    """
+    tensors = as_trials(trials)
+    if len(conditions) != len(tensors):
+        raise DataError(f"conditions has {len(conditions)} labels for {len(tensors)} trials; give one for each")
+    squares, freedom = torch.zeros_like(tensors[0][0], dtype=torch.float64), 0
+    for condition in dict.fromkeys(conditions):
+        repeats = [trial for trial, own in zip(tensors, conditions, strict=True) if own == condition]
+        if len({len(trial) for trial in repeats}) > 1:
+            raise DataError(f"trials of condition {condition!r} differ in length; repeats must match sample by sample")
+        stack = torch.stack(repeats).double()
+        squares += (stack - stack.mean(0)).square().sum((0, 1))
+        freedom += (len(repeats) - 1) * len(repeats[0])
+    if not freedom:
+        raise DataError("no condition has two trials: without repeats, noise cannot be told from signal")
+    return squares / freedom
+
+
+def common_weights(operators: Mapping[str, Operator]) -> dict[str, Operator]:
+    """Give the same weights to the directions of all operators, those of the noisiest system.
+
+    A signal-weighted operator shrinks its entry for directions k and l by sqrt(d_k d_l), where d is the
+    `Operator.signal_fraction` of its own recording. Recordings that only differ in noise then have different operators.
+    Here
+
+        A_kl  <-  A_kl sqrt(w_k w_l),        w_k = (smallest d_k in the set) / (own d_k),
+
+    and a direction in which some system has no signal (d <= 0) gets weight 0 in all. Give the result to `compare` in
+    place of the data.
+
+    Use it if recordings differ in noise. If they do not, it loses detail and gains nothing. Predict about one window
+    ahead: one sample ahead, the remaining noise is larger than the differences between systems. For Lorenz recordings
+    at 20, 10, 5, 0 and -6 dB in one set (rank 8, 20 delays, 20 steps ahead), the regimes were told apart with an AUROC
+    of 1.00 instead of 0.96, and rho 28, 35, 45 with 0.97 instead of 0.61 (500 samples; rho 35, 40, 45 with 0.82 instead
+    of 0.55).
+
+    Parameters
+    ----------
+    operators : mapping from name to Operator
+        Fitted with estimator = "signal_weighted", all of the same rank.
+
+    Returns
+    -------
+    dict from name to Operator
+        With weighted matrices; everything else is unchanged.
+
+    Raises
+    ------
+    DataError
+        Operators of another estimator or of different ranks, or no operators.
     """
     if not operators:
         raise DataError("no operators came; at least one is needed")
@@ -276,12 +340,12 @@ def common_weights(operators: Mapping[str, Operator]) -> dict[str, Operator]:
     for name, operator in operators.items():
         if operator.parameters.estimator != "signal_weighted":
             raise DataError(
-                f"operator {name!r} was fitted with estimator = {operator.parameters.estimator!r}, which weights no "
-                f"direction by its signal; fit it with 'signal_weighted'"
+                f"operator {name!r} was fitted with estimator = {operator.parameters.estimator!r}, which does not "
+                f"weight directions by their signal; fit it with 'signal_weighted'"
             )
     if len(set(ranks.values())) > 1:
         listed = ", ".join(f"{name!r} {rank}" for name, rank in ranks.items())
-        raise DataError(f"operators of unequal rank share no weights: {listed}; fit all systems at one rank")
+        raise DataError(f"operators have different ranks: {listed}; common weights need one rank for all systems")
     least = torch.stack([operator.signal_fraction.cpu() for operator in operators.values()]).amin(0)
     weighted = {}
     for name, operator in operators.items():
@@ -294,7 +358,7 @@ def common_weights(operators: Mapping[str, Operator]) -> dict[str, Operator]:
 def fit(
     trials: list[Tensor], parameters: EmbeddingParameters, name: str = "system", noise_variance: Any = None
 ) -> tuple[Operator, list[str]]:
-    """The operator of checked trials, and what a reader of it should know (empty if nothing)."""
+    """The operator of checked trials, and a list of warnings about it (empty if there are none)."""
     found = covariances.directions(trials, parameters, name)
     noise_variance = as_noise_variance(noise_variance, found, parameters, name)
     largest = largest_rank(found, parameters, noise_variance)
@@ -305,7 +369,7 @@ def fit(
 
 
 def solve(found: Directions, p: EmbeddingParameters, noise_variance: Tensor) -> Operator:
-    """The operator of ``p.rank`` and ``p.estimator`` along directions, of which there may be more."""
+    """Fit the operator of ``p.rank`` and ``p.estimator`` along the first of the given directions."""
     r = p.rank
     eye = torch.eye(r, dtype=torch.float64, device=found.past.device)
     past, cross, future = (moment[:r, :r] for moment in (found.past, found.cross, found.future))
@@ -333,11 +397,11 @@ def solve(found: Directions, p: EmbeddingParameters, noise_variance: Tensor) -> 
 
 
 def as_noise_variance(value: Any, found: Directions, p: EmbeddingParameters, name: str = "system") -> Tensor:
-    """Noise variance of each channel, (n_channels,): what came, or the estimate."""
+    """Noise variance of each channel, (n_channels,): the given one, checked, or the estimate if it is None."""
     if value is None:
         if p.estimator in NOISE_ESTIMATORS and bool(found.floor.isnan().any()):
             raise DataError(
-                f"system {name!r}: with n_delays = 1 nothing tells noise from signal; estimator = {p.estimator!r} "
+                f"system {name!r}: with n_delays = 1 noise cannot be told from signal; estimator = {p.estimator!r} "
                 f"needs noise_variance, or n_delays of at least 2"
             )
         return found.floor
@@ -353,7 +417,7 @@ def as_noise_variance(value: Any, found: Directions, p: EmbeddingParameters, nam
 
 
 def largest_rank(found: Directions, p: EmbeddingParameters, noise_variance: Tensor) -> int:
-    """Largest rank, up to ``p.rank``, at which this estimator can be solved."""
+    """Largest rank, up to ``p.rank``, at which this estimator can be solved; 0 if there is none."""
     largest = min(p.rank, found.rank)
     if p.estimator != "noise_compensated":
         return largest
@@ -364,7 +428,7 @@ def largest_rank(found: Directions, p: EmbeddingParameters, noise_variance: Tens
 
 
 def why_not(found: Directions, p: EmbeddingParameters, largest: int) -> str:
-    """Why ``p.rank`` is out of reach, and what is not."""
+    """A message: why ``p.rank`` is too large, and the largest possible rank."""
     size, S, rank = len(found.basis), found.singular_values, p.rank
     reach = f"rank = {rank} is out of reach; "
     if rank > min(size, found.n_transitions):
@@ -377,17 +441,17 @@ def why_not(found: Directions, p: EmbeddingParameters, largest: int) -> str:
             f"{reach}singular value {rank} is {float(S[rank - 1] / S[0]):.0e} of the first, and {found.dtype} data "
             f"resolve {covariances.resolution(found.dtype):.0e}: at most rank = {largest}"
         ).replace("torch.", "")
-    remedy = f"take at most rank = {largest}, or" if largest else "take"
+    remedy = f"use at most rank = {largest}, or" if largest else "use"
     return (
-        f"{reach}some direction of it holds less than {LEAST_SIGNAL:.0%} signal, too little to compensate the noise: "
+        f"{reach}a direction has less than {LEAST_SIGNAL:.0%} signal, too little to compensate the noise: "
         f"{remedy} estimator = 'signal_weighted'"
     )
 
 
 def concerns(operator: Operator, found: Directions) -> list[str]:
-    """What a reader of an operator should know."""
+    """Warnings about a fitted operator."""
     said, rank, S = [], operator.rank, found.singular_values
-    # a direction of noise carries no weight in a signal-weighted operator, so where the cut falls does not matter
+    # directions of noise have no weight in a signal-weighted operator, so a cut among them does no harm
     weighted = operator.parameters.estimator == "signal_weighted" and float(operator.signal_fraction[-1]) < 0.5
     if operator.gap < 1.1 and not weighted:
         ratios = S[:-1] / S[1:]

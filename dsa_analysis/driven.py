@@ -1,29 +1,32 @@
-"""Trajectories and what drove them -> linear operator: delay-embedded dynamic mode decomposition with control.
+"""Fits linear operators to driven trajectories: delay-embedded dynamic mode decomposition with control.
 
-A driven linear system x(t + 1) = F x(t) + G u(t), fitted as if it ran by itself, takes what its inputs do for dynamics.
-Where the inputs are known exactly, the whitened coordinates v = S^-1 U^T h of windows h = [x(t), x(t - d), ...,
-x(t - (m-1) d)], the same as those of `fit_operator`, are regressed on themselves and on the inputs,
+If a driven linear system x(t + 1) = F x(t) + G u(t) is fitted without its inputs, their effect is taken for dynamics.
+If the inputs are known exactly, the whitened coordinates v = S^-1 U^T h of windows h = [x(t), x(t - d), ...,
+x(t - (m-1) d)], the same as in `fit_operator`, are regressed on themselves and on the inputs:
 
     v(t + 1) ~ A v(t) + B w(t) + b,      w(t) = [u(t), u(t - 1), ..., u(t - (m-1) d)].
 
-Which inputs belong into w. With m = 1 a window is a sample and w = u: DMD with control (Proctor, Brunton and Kutz 2016,
-SIAM J Appl Dyn Syst 15, 142-161), v = M x and A = M F M^-1 to rounding. With more delays h(t) holds traces of all
-inputs since its oldest sample x(t0), t0 = t - (m-1) d: with O and T known from F, G and what is observed,
+The choice of inputs in w. With m = 1 a window is one sample and w = u. This is DMD with control (Proctor, Brunton and
+Kutz 2016, SIAM J Appl Dyn Syst 15, 142-161), with v = M x and A = M F M^-1 up to rounding. With more delays, h(t)
+depends on all inputs since its oldest sample x(t0), t0 = t - (m-1) d. With matrices O and T that follow from F, G and
+the observed channels,
 
     v(t) = S^-1 U^T (O x(t0) + T [u(t0), ..., u(t-1)])    and so    v(t + 1) = M F M^-1 v(t) + B [u(t0), ..., u(t)]
 
-for M = S^-1 U^T O, if M is invertible: rank = the number of dimensions of x. So w needs *every* input from the oldest
-sample of the window to the present, in steps of one whatever d; then A has the eigenvalues of F, also where few
-channels of x are seen. This is how subspace identification separates state from input (Van Overschee and De Moor 1996);
-HAVOK (Brunton et al. 2017, Nat Commun 8, 19) has the same form with an unknown input, the last coordinate.
+for M = S^-1 U^T O, if M is invertible, which needs a rank equal to the number of dimensions of x. So w needs *every*
+input from the oldest sample of the window to the present, in steps of one sample for any d. Then A has the eigenvalues
+of F, even if only few channels of x are observed. Subspace identification separates state from input in this way (Van
+Overschee and De Moor 1996). HAVOK (Brunton et al. 2017, Nat Commun 8, 19) has the same form, with the last coordinate
+as an unknown input.
 
-What v and w share is given to w: A is the regression of what w leaves of v(t + 1) on what it leaves of v(t) (Frisch,
-Waugh and Lovell). At a rank above the dimension of x the inputs determine part of v outright; there A is 0, and its
-other eigenvalues are still those of F. Below it the directions that were cut off are missed, as in `fit_operator`.
-Unknown noise that drives x averages out with m = 1; longer windows hold traces of it that are taken for dynamics.
+Variance that v and w share is attributed to w: A is the regression of the residuals of v(t + 1) on the residuals of
+v(t), after both were regressed on w (Frisch, Waugh and Lovell). If the rank exceeds the dimension of x, the inputs
+determine part of v completely. A is 0 there, and its other eigenvalues are still those of F. If the rank is smaller,
+the directions that were cut off are missing, as in `fit_operator`. Unknown noise that drives x averages out with m = 1.
+Longer windows contain its effects, which are taken for dynamics.
 
-The offset b belongs to ``center``: the mean over all samples is no rest state of a driven system, nor of short trials.
-A constant input is one with the offset and cannot be told from it.
+``center`` also fits the offset b, because the mean over all samples is not a rest state of a driven system or of short
+trials. A constant input cannot be told from the offset.
 """
 
 import warnings
@@ -38,34 +41,36 @@ from dsa_analysis.data import DataError, as_device, as_trials, check_count
 from dsa_analysis.dmd import Operator
 from dsa_analysis.embedding import EmbeddingParameters
 
-INPUT_RESOLUTION = 1e-6  # of the first principal direction of the inputs; less is taken for none
-LEAST_REMAINDER = 1e-6  # share of a direction's variance; of less the inputs leave nothing
+INPUT_RESOLUTION = 1e-6  # relative to the first principal direction of the inputs; smaller ones are taken for zero
+LEAST_REMAINDER = 1e-6  # fraction of a direction's variance; with less, the inputs determine it
 
 
 @dataclass(frozen=True)
 class DrivenOperator:
-    """Fitted map v(t + 1) = A v(t) + B w(t) + b of whitened coordinates of windows, w the inputs since their start.
+    """Fitted map v(t + 1) = A v(t) + B w(t) + b of whitened coordinates of windows; w holds the inputs of a window.
 
-    Samples are x(t) = C v(t) + D w(t) + c: where windows are longer than a sample, v alone does not hold the newest.
+    Samples are x(t) = C v(t) + D w(t) + c: if windows are longer than a sample, v alone does not determine the newest.
 
     Attributes
     ----------
     matrix : (rank, rank) float64
-        A: what the system does by itself.
+        A: the system's own dynamics.
     input_matrix : (rank, window * n_inputs)
-        B, the present input in the first ``n_inputs`` columns, then that of the sample before, and so on. Of all that
-        fit equally well where inputs are collinear, the smallest (for inputs of unit root mean square).
+        B. The first ``n_inputs`` columns belong to the present input, the next to that of the sample before, and so on.
+        If inputs are collinear, it is the smallest of all matrices that fit equally well (for inputs of unit root mean
+        square).
     offset : (rank,)
-        b; zeros where ``center`` is off.
+        b; zeros if ``center`` is false.
     readout, feedthrough, level : (n_channels, rank), (n_channels, window * n_inputs), (n_channels,)
         C, D and c.
     n_input_directions : int
-        Dimensions of w, and of the offset, that were there: principal directions above 1e-6 of the first.
+        Dimensions of w and the offset in these data: principal directions above 1e-6 of the first.
     remainder : (rank,)
-        Share in [0, 1] of the variance of v(t), along the directions in which it is extreme, that w does not determine,
-        descending: A rests on it. Zeros tell that ``rank`` exceeds what the system has of its own.
+        Fractions in [0, 1] of the variance of v(t) that w does not determine, along the directions in which they are
+        extreme, descending. A is fitted to this remainder. Zeros mean that ``rank`` exceeds the dimension of the
+        system's own dynamics.
     plain : Operator
-        Fitted without the inputs, in the same coordinates: ``plain.basis``, ``plain.mean`` and so on are theirs.
+        The operator fitted without inputs, in the same coordinates (``plain.basis``, ``plain.mean`` and so on).
     """
 
     matrix: Tensor = field(repr=False)
@@ -92,7 +97,7 @@ class DrivenOperator:
 
     @property
     def singular_values(self) -> Tensor:
-        """(rank,) S, of the stack of all windows, descending."""
+        """(rank,) S, of the matrix of all windows, descending."""
         return self.plain.singular_values
 
     @property
@@ -109,12 +114,23 @@ class DrivenOperator:
         return spectra.frequencies(self.eigenvalues, dt)
 
     def predict(self, trials: Any, inputs: Any, horizon: int = 1) -> Tensor | list[Tensor]:
-        """Samples ``horizon`` steps ahead of each window that has such a sample, under the inputs on the way there.
+        """Predict samples ``horizon`` steps ahead of each window, given the inputs up to there.
+
+        Parameters
+        ----------
+        trials, inputs : as in `fit_driven_operator`
+            With the channels and inputs that the operator was fitted to.
+        horizon : int >= 1, in samples
 
         Returns
         -------
-        Tensor, (n_trials, n_times - past, n_channels), or a list of (n_times_i - past, n_channels) where a list came in
-            Row t predicts sample t + past, past = (n_delays - 1) * delay_interval + horizon.
+        Tensor, (n_trials, n_times - past, n_channels), or a list of (n_times_i - past, n_channels) if you gave a list
+            Row t predicts sample t + past, with past = (n_delays - 1) * delay_interval + horizon.
+
+        Raises
+        ------
+        DataError
+            Another number of channels or inputs, trials that are too short, or trials and inputs that do not match.
         """
         check_count("horizon", horizon)
         plain, p = self.plain, self.parameters
@@ -128,7 +144,7 @@ class DrivenOperator:
                     raise DataError(f"trial {k} has {found} {what}; the operator was fitted to {fitted}")
             if len(x) < p.window + horizon:
                 raise DataError(
-                    f"trial {k} has {len(x)} samples; a window and {horizon} ahead are {p.window + horizon}"
+                    f"trial {k} has {len(x)} samples; to predict {horizon} ahead, {p.window + horizon} are needed"
                 )
         predictions = []
         for x, u in zip(states, drives, strict=True):
@@ -154,30 +170,35 @@ def fit_driven_operator(
     device: str | torch.device | None = None,
     name: str = "system",
 ) -> DrivenOperator:
-    """Fit the linear dynamics of one system in delay coordinates, its inputs being known.
+    """Fit the linear dynamics of one system in delay coordinates, given its inputs.
 
     Parameters
     ----------
     trials : as in `fit_operator`
     inputs : (n_trials, n_times, n_inputs), (n_times, n_inputs), or a list of (n_times_i, n_inputs)
-        u(t), what acts on the way from sample t to sample t + 1, for each trial as many as samples (the last has no
-        effect). A network whose state at t has already seen its input at t takes ``hidden[:, :-1], inputs[:, 1:]``.
-        Constant and collinear inputs are welcome.
+        u(t), the input that acts between sample t and sample t + 1. Each trial has one for each sample; the last has no
+        effect. If the state of a network at t already depends on its input at t, give ``hidden[:, :-1]`` and
+        ``inputs[:, 1:]``. Inputs may be constant or collinear.
     n_delays, rank, delay_interval, ridge, center, device, name
-        As in `fit_operator`; the ridge is on A alone. For the eigenvalues of a linear system rank is the number of its
-        dimensions; more than the recording carries by itself adds zeros. With ``center`` an offset is fitted as well.
+        As in `fit_operator`. The ridge applies to A only. To get the eigenvalues of a linear system, set ``rank`` to
+        its number of dimensions; a larger rank adds zeros. With ``center`` an offset is fitted as well.
 
     Returns
     -------
     DrivenOperator
-        `compare` and `align` take it in place of data. Its coordinates are whitened by all that the recording does,
-        inputs included.
+        `compare` and `align` take it in place of data. Its coordinates are whitened by the whole recording, including
+        the effect of the inputs.
 
     Raises
     ------
     DataError
-        Trials and inputs that do not match, too few transitions for the inputs of a window, and whatever `fit_operator`
-        refuses.
+        Trials and inputs that do not match, too few transitions for the inputs of a window, or anything that
+        `fit_operator` refuses.
+
+    Warns
+    -----
+    UserWarning
+        As `fit_operator`, or if the inputs determine some of the directions.
 
     Examples
     --------
@@ -192,7 +213,7 @@ def fit_driven_operator(
     p = EmbeddingParameters(n_delays, rank, delay_interval, ridge=ridge, center=center)
     states, drives = _matched(trials, inputs, name, as_device(device))
     plain, concerns = dmd.fit(states, p, name)
-    # in units of their own, for the tolerance to mean the same for each; the offset is an input that is always 1
+    # scaled to unit size, so that the tolerance means the same for each; the offset is an input that is always 1
     scale = _root_mean_square(drives)
     drives = [torch.cat([u / scale, torch.ones_like(scale).expand(len(u), -1)[:, :1]][: 1 + center], 1) for u in drives]
     basis = _principal(drives, p)
@@ -200,8 +221,8 @@ def fit_driven_operator(
     if plain.n_transitions < n_dims:
         raise DataError(
             f"system {name!r}: {plain.n_transitions} transitions cannot tell rank = {rank} from {basis.shape[1]} "
-            f"directions of the inputs in windows of {p.window} samples; lower n_delays or delay_interval, or bring "
-            f"more trials"
+            f"directions of the inputs in windows of {p.window} samples; lower n_delays or delay_interval, or "
+            f"record more trials"
         )
     if 10 * rank <= plain.n_transitions < 10 * n_dims:
         concerns.append(
@@ -212,8 +233,8 @@ def fit_driven_operator(
     n_own = int((remainder > LEAST_REMAINDER).sum())
     if n_own < rank:
         concerns.append(
-            f"inputs determine {rank - n_own} of rank = {rank} directions, where the operator is 0: rank = {n_own} "
-            f"holds all that the system does by itself"
+            f"inputs determine {rank - n_own} of rank = {rank} directions, where the operator is 0: rank = {n_own} is "
+            f"enough for the system's own dynamics"
         )
     for concern in concerns:
         warnings.warn(f"system {name!r}: {concern}", stacklevel=2)
@@ -236,9 +257,10 @@ def fit_driven_operator(
 def _regress(
     states: list[Tensor], drives: list[Tensor], basis: Tensor, plain: Operator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Regression of v(t + 1) and x(t) on v(t) and the k directions of the inputs, and what these leave of v(t).
+    """Regress v(t + 1) and x(t) on v(t) and the k directions of the inputs.
 
-    A over C (rank + n_channels, rank), B over D (rank + n_channels, k), and the shares (rank,).
+    Returns A over C (rank + n_channels, rank), B over D (rank + n_channels, k), and the fractions of v(t) that the
+    inputs do not determine (rank,).
     """
     p, k = plain.parameters, basis.shape[1]
     past, targets = slice(k, k + p.rank), slice(k + p.rank, None)
@@ -250,12 +272,12 @@ def _regress(
     onto = torch.linalg.solve(moments[:k, :k], moments[:k])  # regression of all on the inputs
     left = moments - moments[:k].T @ onto
     eye = torch.eye(p.rank, dtype=basis.dtype, device=basis.device)
-    # directions that the inputs determine hold rounding alone: 0 there, with a ridge and without
+    # directions that the inputs determine contain only rounding errors: 0 there, with a ridge and without
     inverse = torch.linalg.pinv(left[past, past] + p.ridge * eye, atol=1e-12, hermitian=True)
     on_state = (inverse @ left[past, targets]).T
     on_inputs = onto[:, targets].T - on_state @ onto[:, past].T
-    shares = torch.linalg.eigvals(torch.linalg.solve(moments[past, past], left[past, past])).real
-    return on_state, on_inputs, shares.clamp_min(0).sort(descending=True).values
+    fractions = torch.linalg.eigvals(torch.linalg.solve(moments[past, past], left[past, past])).real
+    return on_state, on_inputs, fractions.clamp_min(0).sort(descending=True).values
 
 
 def _coordinates(trial: Tensor, plain: Operator) -> Tensor:
@@ -269,24 +291,23 @@ def _matched(trials: Any, inputs: Any, name: str, device: torch.device | None) -
     drives = as_trials(inputs, f"inputs of {name}", states[0].device, constant=True)
     if len(states) != len(drives):
         raise DataError(
-            f"system {name!r} has {len(states)} trials, and inputs came for {len(drives)}; each needs its own"
+            f"system {name!r} has {len(states)} trials, and inputs came for {len(drives)}; give inputs for each"
         )
     for k, (x, u) in enumerate(zip(states, drives, strict=True)):
         if len(x) != len(u):
             raise DataError(
-                f"system {name!r}, trial {k} has {len(x)} samples and its inputs {len(u)}; as many are needed"
+                f"system {name!r}, trial {k} has {len(x)} samples and its inputs {len(u)}; the numbers must agree"
             )
     return states, drives
 
 
 def _every_sample(p: EmbeddingParameters) -> EmbeddingParameters:
-    """The windows of ``p`` without holes."""
+    """Windows of the same length as those of ``p``, with every sample."""
     return replace(p, n_delays=p.window, delay_interval=1)
 
 
 def _principal(drives: list[Tensor], p: EmbeddingParameters) -> Tensor:
-    """Principal directions, scaled to unit variance, of the inputs since the start of each window that has a successor:
-    (window * n_inputs, k)."""
+    """Principal directions of the inputs in windows that have a successor: (window * n_inputs, k), of unit variance."""
     gram = covariances.lag_gram([u[:-1] for u in drives], torch.zeros_like(drives[0][0]), p.window)
     variances, directions = torch.linalg.eigh(gram.flatten(2).flatten(0, 1))
     kept = variances > INPUT_RESOLUTION**2 * variances[-1]
@@ -294,7 +315,7 @@ def _principal(drives: list[Tensor], p: EmbeddingParameters) -> Tensor:
 
 
 def _root_mean_square(drives: list[Tensor]) -> Tensor:
-    """Of each input over all samples, (n_inputs,) float64; 1 where it is always 0."""
+    """Root mean square of each input over all samples, (n_inputs,) float64; 1 for an input that is always 0."""
     squares = sum(
         (u.double().square().sum(0) for u in drives), start=torch.zeros_like(drives[0][0], dtype=torch.float64)
     )

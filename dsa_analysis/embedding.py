@@ -1,4 +1,4 @@
-"""Hankel delay embedding: hidden dynamics show in a window of the recent past (Takens 1981)."""
+"""Hankel delay embedding: a window of the recent past reveals hidden dynamics (Takens 1981)."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,25 @@ NOISE_ESTIMATORS = ESTIMATORS[2:]  # those that need to know the variance of the
 
 @dataclass(frozen=True)
 class EmbeddingParameters:
-    """How trajectories become an operator; see `fit_operator`."""
+    """How an operator is fitted to trajectories, with times counted in samples.
+
+    Attributes
+    ----------
+    n_delays : int >= 1
+        Copies of a sample in a window, including the present one.
+    rank : int >= 1
+        Dimensions kept, which is the size of the operator.
+    delay_interval : int >= 1, in samples
+        Spacing of the copies.
+    steps_ahead : int >= 1, in samples
+        From a window to the one that it predicts.
+    ridge : float >= 0
+        Added to the unit variance of whitened coordinates.
+    center : bool
+        Subtract each channel's mean over all samples.
+    estimator : str
+        One of `ESTIMATORS`; see the top of `dmd`.
+    """
 
     n_delays: int
     rank: int
@@ -33,21 +51,21 @@ class EmbeddingParameters:
 
     @property
     def window(self) -> int:
-        """Samples from the oldest to the newest of a window."""
+        """Length of a window in samples, from its oldest sample to its newest."""
         return (self.n_delays - 1) * self.delay_interval + 1
 
 
 def delay_embed(x: Tensor, n_delays: int, delay_interval: int = 1) -> Tensor:
-    """Stack each sample with its recent past, newest first.
+    """Stack each sample with its recent past (Hankel delay embedding).
 
-    The row of time t is [x(t), x(t - d), ..., x(t - (m-1) d)].
+    The row of time t is [x(t), x(t - d), ..., x(t - (m-1) d)], the newest sample first.
 
     Parameters
     ----------
     x : (..., n_times, n_channels)
         Trajectories. A window never crosses from one trial into another.
     n_delays : int >= 1
-        m, copies in a window with the present one; 1 gives back the values of ``x``.
+        m, copies in a window, including the present one; 1 gives back the values of ``x``.
     delay_interval : int >= 1, in samples
         d, spacing of the copies.
 
@@ -55,6 +73,11 @@ def delay_embed(x: Tensor, n_delays: int, delay_interval: int = 1) -> Tensor:
     -------
     Tensor, (..., n_times - (m - 1) * d, m * n_channels)
         On the device and in the precision of ``x``.
+
+    Raises
+    ------
+    DataError
+        Trials that are shorter than a window, or counts below 1.
 
     Examples
     --------

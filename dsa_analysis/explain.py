@@ -1,14 +1,14 @@
-"""What sets two systems apart: the difference of their aligned operators, shared out among the modes of each.
+"""Explains a distance: divides the difference between two aligned operators among the modes of each system.
 
-With A and B of unit norm and C the best alignment, both systems are written in the same coordinates by A and C B C^T,
+A and B have unit norm, and C is the best alignment. Then A and C B C^T describe both systems in the same coordinates,
 and their difference E = A - C B C^T has the squared size
 
     |E|^2 = 2 - 2 cos(distance) = sum over modes of |E q|^2,
 
-q running through any orthonormal basis. The one taken here is the nearest to the system's eigenvectors (Loewdin 1950):
-of all orthonormal bases the one that is least turned, it does not depend on the order of the modes, keeps conjugate
-pairs, and is the eigenvectors themselves where the operator is normal. So |E q|^2 is what the two dynamics do
-differently to a state along that mode, no share is negative, and all shares add up to one.
+for the vectors q of any orthonormal basis. This module uses the orthonormal basis nearest to the eigenvectors of the
+system (Loewdin 1950). It does not depend on the order of the modes, keeps conjugate pairs, and consists of the
+eigenvectors if the operator is normal. |E q|^2 measures how differently the two systems change a state along that mode.
+As fractions of |E|^2 these values are not negative and add up to 1.
 """
 
 import warnings
@@ -27,6 +27,8 @@ from dsa_analysis.spectra import aliases, frequencies, time_constants
 if TYPE_CHECKING:
     import pandas as pd
 
+SAME = 1e-7  # rad; closer operators differ by rounding
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -35,14 +37,16 @@ class Explanation:
     Attributes
     ----------
     names : (str, str)
+        Labels of the two systems.
     first, second : (n, n)
-        The aligned operators, of unit norm, in common coordinates: along the modes of the first system, the slowest
-        first, so that ``first`` is nearly block-diagonal.
+        The aligned operators, of unit norm, in common coordinates: the modes of the first system, the slowest first, so
+        that ``first`` is nearly block-diagonal.
     modes : pandas.DataFrame
-        One row for each mode of each system, conjugate eigenvalues being one mode: system, eigenvalue (of the operator
-        as fitted, imaginary part >= 0), time_constant in ms (negative for modes that grow), frequency in Hz, could_be
-        (all frequencies in Hz that look the same to an operator over several samples, a tuple), share in [0, 1] of the
-        squared difference; shares of one system add up to 1, and are NaN if there is no difference.
+        One row for each mode of each system; a conjugate pair is one mode. Columns: system; eigenvalue of the fitted
+        operator, with imaginary part >= 0; time_constant in ms (negative for modes that grow); frequency in Hz;
+        could_be, a tuple of all frequencies in Hz that the operator cannot tell from this one; and share, the fraction
+        of the squared difference, in [0, 1]. The shares of one system add up to 1. They are NaN if there is no
+        difference.
     distance : float, in rad
     """
 
@@ -56,18 +60,18 @@ class Explanation:
 def explain(
     similarity: Similarity, first: str, second: str, *, dt: float | None = None, window: str | None = None
 ) -> Explanation:
-    """Divide the difference between two of the systems compared among their modes.
+    """Divide the difference between two systems among their modes.
 
     Parameters
     ----------
     similarity : Similarity
-        By a metric that aligns operators, such as "angular"; ``second`` may be one of its ``others``.
+        With a metric that aligns operators, such as "angular".
     first, second : str
-        Labels.
+        Labels of a row and a column of ``similarity``.
     dt : float > 0, in ms, optional
-        Sampling interval, for time constants and frequencies; by default that of the comparison, taken as ms.
+        Sampling interval, for time constants and frequencies. By default that of the comparison, taken as ms.
     window : str, optional
-        If systems were compared window by window: which of the windows, each of which has an operator of its own.
+        Name of a window; required if systems were compared window by window, because each window has its own operator.
 
     Returns
     -------
@@ -76,13 +80,13 @@ def explain(
     Raises
     ------
     DataError
-        An unknown label or window, a window missing or given for whole trials, a metric without operators or without
+        An unknown label or window, a window that is missing or that was given for whole trials, a metric without
         alignment, or no positive sampling interval.
 
     Warns
     -----
     UserWarning
-        If operators predict several samples ahead and a frequency may be an alias of a higher one.
+        If operators predict several samples ahead, so that a frequency may be an alias of a higher one.
     """
     aligns = similarity.measure.needs == "operators" and (
         takes(similarity.measure, "n_starts") or isinstance(similarity.measure, Stored)
@@ -92,6 +96,8 @@ def explain(
             f"metric = {similarity.metric!r} aligns no operators, so there is nothing to explain; compare with "
             f"metric = 'angular'"
         )
+    if first == second and not similarity.two_sided:
+        raise DataError(f"first and second are both {first!r}; name two systems")
     check_choice("first", first, similarity.labels)
     check_choice("second", second, similarity.other_labels)
     how = similarity.comparison
@@ -117,6 +123,8 @@ def explain(
     )
     scaled = [_Unit.of(getattr(original, "matrix", original), how.remove_trace) for original in originals]
     A, M = scaled[0].matrix, solved.transform @ scaled[1].matrix @ solved.transform.mT
+    # of systems that are the same, nothing but rounding is left to share out
+    difference = torch.where(solved.distance > SAME, (A - M).square().sum(), torch.nan)
     tables, folded = [], False
     sides = zip((first, second), originals, scaled, (A, M), intervals, strict=True)
     for name, original, unit, matrix, interval in sides:
@@ -124,7 +132,7 @@ def explain(
         step = interval * steps  # type: ignore[operator]
         values, basis = _modes(matrix)
         eigenvalues = values * unit.norm + unit.mean
-        share = ((A - M).to(basis) @ basis).abs().square().sum(0) / (A - M).square().sum()
+        share = ((A - M).to(basis) @ basis).abs().square().sum(0) / difference
         found = 1000 * frequencies(eigenvalues, step)  # dt is in ms
         folded |= steps > 1 and bool((found.abs() > 1e-9).any())
         table = {
@@ -133,15 +141,15 @@ def explain(
             "time_constant": time_constants(eigenvalues, step),
             "frequency": found,
             "could_be": [tuple(1000 * f for f in aliases(float(f) / 1000, step, interval)) for f in found],  # type: ignore[arg-type]
-            "share": torch.where(values.imag > 0, 2 * share, share),  # for its conjugate, too
+            "share": torch.where(values.imag > 0, 2 * share, share),  # a conjugate pair is one row
         }
         tables.append(pd.DataFrame(table)[(values.imag >= 0).numpy()])
     if folded:
         steps = max(getattr(getattr(one, "parameters", None), "steps_ahead", 1) for one in originals)
         limit = 500 / (steps * max(intervals))  # type: ignore[type-var]
         warnings.warn(
-            f"operators over {steps} samples know frequencies only below {limit:.3g} Hz; those shown may be aliases of "
-            f"higher ones, listed under could_be (time constants are not affected)",
+            f"operators over {steps} samples resolve frequencies only below {limit:.3g} Hz; those shown may be aliases "
+            f"of higher ones, listed under could_be (time constants are not affected)",
             stacklevel=2,
         )
     values, basis = _modes(A)
@@ -157,7 +165,7 @@ def explain(
 
 
 class _Unit(NamedTuple):
-    """An operator is norm * matrix + mean * identity, the matrix of unit norm."""
+    """An operator, written as norm * matrix + mean * identity with a matrix of unit norm."""
 
     matrix: Tensor
     norm: Tensor

@@ -75,7 +75,7 @@ class Aligned(Metric):
     from_angle: Callable[[Tensor, Tensor, Tensor, int], Tensor] = field(repr=False)
     needs = "operators"
     bounded = True
-    options = ("n_starts", "group", "remove_trace", "n_sweeps", "seed", "names")
+    options = ("n_starts", "group", "remove_trace", "certificate", "n_sweeps", "seed", "names")
 
     def pairs_at_once(self, size: int, device: torch.device) -> int | None:
         # a quarter of what is solved side by side: enough for full speed, few enough for several workers
@@ -227,10 +227,10 @@ def is_matched(metric: Any) -> bool:
     return bool(getattr(metric, "matched", metric.needs == "trials"))
 
 
-def solver_key(metric: Any) -> str:
-    """Identifies the code behind a metric: stored pairs of other code are not read."""
+def solver_key(metric: Any, device: torch.device) -> str:
+    """Identifies the code behind a metric on a device: stored pairs of other code are not read."""
     if isinstance(metric, Aligned):
-        source = inspect.getsource(alignment)
+        source = alignment.solver_key(device)
     else:
         try:
             source = inspect.getsource(type(metric))

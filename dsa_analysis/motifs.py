@@ -1,16 +1,16 @@
-"""Motifs joined into sequences of known composition, and two kinds of simulated learning.
+"""Joins motifs into sequences of known composition, and simulates learning in two ways.
 
-A motif is a short stretch of one dynamical system: a line, a fixed point, chaos, a limit cycle. A sequence runs several
-one after the other. With p_j the j-th piece, p_j(0) its start and |p_j| its size, all pieces n_j samples long,
+A motif is a short trajectory of one dynamical system: a line, a fixed point, chaos, a limit cycle. A sequence consists
+of several motifs, one after the other. With p_j the j-th piece of n_j samples, p_j(0) its start and |p_j| its size,
 
     x(t) = p_1(t) / |p_1|,    then    x(t) = x(end) + (p_j(t - start) - p_j(0)) / |p_j|,
 
-so that every piece has unit size on its own and starts where the last one ended (Guilhot et al. 2024, arXiv 2410.24070,
+so that every piece has unit size and starts where the previous one ended (Guilhot et al. 2024, arXiv 2410.24070,
 composed attractors; Driscoll et al. 2024, Nat Neurosci 27, 1349-1363, shared dynamical motifs).
 
-Learning is simulated by noise that shrinks, y = sqrt(1 - s^2) x + s n with n of each channel's own standard deviation,
-which keeps the variance and changes nothing but the signal's share of it; or by structure that grows, parameters that
-move from those of one motif to those of another.
+Learning is simulated in two ways. `add_noise` models noise that shrinks: y = sqrt(1 - s^2) x + s n, where n has the
+standard deviation of each channel. It keeps the variance and only changes the fraction of it that is signal. `grown`
+models structure that grows: parameters move from those of one motif to those of another.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from torch import Tensor
 from dsa_analysis.data import DataError, as_device, as_generator, check_choice, check_count
 from dsa_analysis.systems import SYSTEMS, simulate
 
-LINE = "line"  # straight at constant speed; each trial draws its direction around the first axis
+LINE = "line"  # constant velocity; each trial has a random direction around the first axis
 LINE_PARAMETERS = {"spread": 0.3}
 
 
@@ -35,11 +35,12 @@ class Motif:
     Attributes
     ----------
     system : "line", or one of `systems.SYSTEMS`
-    dt : float > 0, model time
-        Spacing of the samples. A line has unit size at any.
+    dt : float > 0, in model time
+        Sampling interval. It has no effect on a line, which is scaled to unit size.
     parameters : mapping from name to values
-        Recordings take the values in turn; what is not named keeps the system's default. A line has ``spread``, the
-        standard deviation of the direction's components around (1, 0, ...) before it is brought to unit length.
+        Recordings use the values in turn. Parameters that are not named keep the system's default. A line has
+        ``spread``, the standard deviation of the components of its direction around (1, 0, ...), before the direction
+        is scaled to unit length.
     """
 
     system: str
@@ -61,11 +62,11 @@ class Motif:
 
     @property
     def n_dims(self) -> int | None:
-        """Channels of a recording; a line (None) has as many as its company."""
+        """Channels of a recording; None for a line, which has as many as the motifs it is joined with."""
         return None if self.system == LINE else SYSTEMS[self.system].n_dims
 
     def values(self, n_recordings: int) -> dict[str, Tensor]:
-        """Every parameter, (n_recordings,): value k modulo their number for recording k."""
+        """Values of every parameter, (n_recordings,) each: recordings use the given values in turn."""
         given = {name: tuple(self.parameters.get(name, (default,))) for name, default in self.defaults.items()}
         turns = range(n_recordings)
         return {
@@ -76,15 +77,15 @@ class Motif:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Joined motifs.
+    """Sequences of motifs, as trajectories.
 
     Attributes
     ----------
     trajectories : (n_seeds, n_sequences, n_trials, n_times, n_channels) float64
     orders : n_sequences tuples
         Names of the motifs, first to last.
-    borders : one (start, stop) a piece
-        Samples of each piece in every trial.
+    borders : tuple of (start, stop), one for each piece
+        Samples of the piece in every trial, ``stop`` excluded.
     """
 
     trajectories: Tensor
@@ -93,7 +94,7 @@ class Sequences:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Such as "line > chaos > limit_cycle", with " #1", " #2" for the recordings of an order that comes again."""
+        """Such as "line > chaos > limit_cycle"; recordings of the same order are numbered " #1", " #2"."""
         labels = []
         for place, order in enumerate(self.orders):
             repeat = f" #{self.orders[: place + 1].count(order)}" if self.orders.count(order) > 1 else ""
@@ -101,27 +102,27 @@ class Sequences:
         return tuple(labels)
 
     def systems(self, seed: int) -> dict[str, Tensor]:
-        """Label -> (n_trials, n_times, n_channels), of the seed in that place."""
+        """A mapping from label to (n_trials, n_times, n_channels); ``seed`` is an index into the seeds."""
         return dict(zip(self.labels, self.trajectories[seed], strict=True))
 
 
 def common_dims(motifs: Mapping[str, Motif]) -> int:
-    """Channels that all motifs of a set share, 3 where all are lines.
+    """Number of channels that all motifs of a set have; 3 if all are lines.
 
     Raises
     ------
     DataError
-        Systems of unequal dimensions, which cannot be joined.
+        Systems with different numbers of dimensions, which cannot be joined.
     """
     found = {name: motif.n_dims for name, motif in motifs.items() if motif.n_dims is not None}
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name} {n_dims}" for name, n_dims in found.items())
-        raise DataError(f"motifs of unequal dimensions cannot be joined: {listed}; lines follow the others")
+        raise DataError(f"motifs with different numbers of dimensions cannot be joined: {listed} (a line may have any)")
     return next(iter(found.values()), 3)
 
 
 def all_orders(motifs: Sequence[str], n_pieces: int, repeats: bool = False) -> list[tuple[str, ...]]:
-    """All ordered tuples of ``n_pieces`` of the motifs; with ``repeats`` a motif may come more than once.
+    """All ordered tuples of ``n_pieces`` of the motifs; with ``repeats`` a motif may occur more than once.
 
     >>> all_orders(["a", "b"], 2)
     [('a', 'b'), ('b', 'a')]
@@ -132,8 +133,8 @@ def all_orders(motifs: Sequence[str], n_pieces: int, repeats: bool = False) -> l
         raise DataError(f"motifs has a name twice: {', '.join(names)}")
     if not repeats and n_pieces > len(names):
         raise DataError(
-            f"{n_pieces} pieces need as many motifs where repeats are off, but there are {len(names)}: "
-            f"{', '.join(names)}; name more motifs, take fewer pieces, or turn repeats on"
+            f"{n_pieces} pieces without repeats need {n_pieces} motifs, but there are {len(names)}: "
+            f"{', '.join(names)}; give more motifs, use fewer pieces, or turn repeats on"
         )
     return list(product(names, repeat=n_pieces) if repeats else permutations(names, n_pieces))
 
@@ -148,17 +149,25 @@ def record_motif(
     n_dims: int = 3,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """Recordings of one motif for each of several seeds: (n_seeds, n_recordings, n_trials, n_times, n_dims), float64.
+    """Simulate recordings of one motif for each of several seeds.
 
     Parameters
     ----------
     motif : Motif
-    n_recordings : int >= 1
-        Recording k takes the parameters' value k modulo their number.
-    generators : one torch.Generator a seed
-        Each draws the starts (directions of a line) of its own recordings, which so do not depend on the other seeds.
-    n_dims : int
-        Of a line; other systems have their own.
+    n_recordings, n_trials, n_times : int >= 1
+        Recordings for each seed, trials of each, and samples of each trial. Recordings use the values of each parameter
+        in turn.
+    generators : one torch.Generator for each seed
+        Each draws the starts (for a line, the directions) of its own recordings, so that these do not depend on the
+        other seeds.
+    n_dims : int >= 1
+        Number of dimensions of a line. Other systems have their own.
+    device : str or torch.device, optional
+        Device of the result, by default the CPU.
+
+    Returns
+    -------
+    Tensor, (n_seeds, n_recordings, n_trials, n_times, n_dims) float64
     """
     check_count("n_recordings", n_recordings)
     check_count("n_trials", n_trials)
@@ -192,26 +201,34 @@ def compose(
     common_starts: bool = False,
     device: str | torch.device | None = None,
 ) -> Sequences:
-    """Sequences of motifs for several seeds, every piece of unit size and beginning where the last one ended.
+    """Join motifs into sequences, for several seeds. Every piece has unit size and starts where the previous one ended.
 
     Parameters
     ----------
     motifs : mapping from name to Motif
-    orders : names of the motifs of each sequence
-        One or more, all of ``len(n_times)`` motifs.
-    n_times : samples of each piece
+    orders : sequences of names of motifs
+        One or more, each of ``len(n_times)`` names.
+    n_times : sequence of int >= 2
+        Samples of each piece.
     n_trials : int >= 1
-        Of each sequence; each piece of each trial starts anew in its motif's own coordinates.
-    seeds : ints
-        One set of sequences for each, the same whatever the other seeds are.
+        Trials of each sequence. Each piece of each trial has its own start in the coordinates of its motif.
+    seeds : sequence of int >= 0
+        One set of sequences for each seed. It does not depend on the other seeds.
     common_starts : bool
-        Trial k of a motif is the same stretch in every sequence and place, in place of one of its own. Only then do
-        sequences match sample by sample, as measures of static representations want it.
+        Trial k of a motif is the same trajectory in every sequence and position. Sequences then match sample by sample,
+        as measures of static representations need it. Otherwise each has its own.
+    device : str or torch.device, optional
+        Device of the result, by default the CPU.
+
+    Returns
+    -------
+    Sequences
 
     Raises
     ------
     DataError
-        Unknown motifs, systems of unequal dimensions, sequences of another length than ``n_times``, no seeds.
+        Unknown motifs, systems with different numbers of dimensions, a sequence of another length than ``n_times``, or
+        no seeds.
     """
     chosen, n_times = tuple(tuple(order) for order in orders), tuple(n_times)
     if not len(seeds):
@@ -228,7 +245,7 @@ def compose(
     n_dims = common_dims(motifs)
     generators = [as_generator(seed, None) for seed in seeds]
 
-    places: dict[str, list[tuple[int, int]]] = {}  # motif -> (sequence, piece) wherever it comes
+    places: dict[str, list[tuple[int, int]]] = {}  # motif -> (sequence, piece) of each occurrence
     for i, order in enumerate(chosen):
         for j, name in enumerate(order):
             places.setdefault(name, []).append((i, j))
@@ -248,20 +265,20 @@ def compose(
 
 
 def unit_size(piece: Tensor) -> Tensor:
-    """The piece (..., n_trials, n_times, n_channels) over one factor: its root mean square distance from trials' means.
+    """Divide a piece (..., n_trials, n_times, n_channels) by its root mean square distance from its trials' means.
 
-    One factor for all trials and channels keeps what the motif's trials have in common; a mean of its own for each
-    trial keeps scattered starts from counting as size.
+    One factor for all trials and channels preserves the relations between trials. Each trial has its own mean, so that
+    scattered starts do not count as size.
     """
     spread = piece - piece.mean(-2, keepdim=True)
     size = spread.square().sum(-1).mean((-2, -1)).sqrt()
     if not bool((size > 0).all()):
-        raise DataError("a piece does not move: it has no size to be brought to one; choose other parameters")
+        raise DataError("a piece is constant, so it cannot be scaled to unit size; choose other parameters")
     return piece / size[..., None, None, None]
 
 
 def _join(pieces: Sequence[Tensor]) -> Tensor:
-    """Pieces (..., n_times_j, n_channels) one after the other, each moved to begin at the last sample of the last."""
+    """Join pieces (..., n_times_j, n_channels), each shifted to start at the last sample of the previous one."""
     joined = list(pieces[:1])
     for piece in pieces[1:]:
         joined.append(joined[-1][..., -1:, :] + (piece - piece[..., :1, :]))
@@ -269,9 +286,9 @@ def _join(pieces: Sequence[Tensor]) -> Tensor:
 
 
 def shared_motifs(orders: Sequence[Sequence[str]], others: Sequence[Sequence[str]] | None = None) -> np.ndarray:
-    """How many motifs each two sequences have in common, wherever they stand: (n, n), or (n, l) with ``others``.
+    """Number of motifs that two sequences have in common, in any position: (n, n), or (n, l) with ``others``.
 
-    A motif that comes twice in both counts twice.
+    A motif that occurs twice in both counts twice.
     """
     names = sorted({name for order in [*orders, *(others or ())] for name in order})
     counts, other_counts = (
@@ -282,7 +299,7 @@ def shared_motifs(orders: Sequence[Sequence[str]], others: Sequence[Sequence[str
 
 
 def shared_positions(orders: Sequence[Sequence[str]], others: Sequence[Sequence[str]] | None = None) -> np.ndarray:
-    """In how many places each two sequences have the same motif: (n, n), or (n, l) with ``others``."""
+    """Number of positions in which two sequences have the same motif: (n, n), or (n, l) with ``others``."""
     first, second = (np.array(group) for group in (orders, others or orders))
     return (first[:, None] == second[None]).sum(-1)
 
@@ -290,19 +307,29 @@ def shared_positions(orders: Sequence[Sequence[str]], others: Sequence[Sequence[
 def add_noise(
     trajectories: Tensor, strength: float, *, seed: int | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
-    """y = sqrt(1 - s^2) x + s n: white noise takes the share s^2 of each channel's variance.
+    """Add white noise and keep the variance: y = sqrt(1 - s^2) x + s n, with a fraction s^2 of the variance as noise.
 
     Parameters
     ----------
-    trajectories : (..., n_trials, n_times, n_channels)
-        x. Anything before the trials is a system of its own.
+    trajectories : Tensor, (..., n_trials, n_times, n_channels)
+        x. Leading axes before the trials are different systems, and n has the standard deviation of each channel of
+        each system.
     strength : float in [0, 1)
-        s; 0 gives x back. The signal-to-noise ratio is (1 - s^2) / s^2, 10 dB at .3, 0 dB at .71, -6 dB at .9.
-    seed, generator
-        Where n comes from: exactly one of them.
+        s; 0 returns x. The signal-to-noise ratio is (1 - s^2) / s^2: 10 dB at 0.3, 0 dB at 0.71, -6 dB at 0.9.
+    seed, generator : int >= 0, or torch.Generator on the CPU
+        Source of n. Give exactly one of the two.
+
+    Returns
+    -------
+    Tensor, same shape
+
+    Raises
+    ------
+    DataError
+        A strength outside [0, 1), or not exactly one of seed and generator.
     """
     if isinstance(strength, bool) or not 0 <= strength < 1:
-        raise DataError(f"strength = {strength!r} is not in [0, 1): 0 is no noise, 1 would leave nothing else")
+        raise DataError(f"strength = {strength!r} is not in [0, 1): 0 is no noise, 1 would be noise alone")
     generator = as_generator(seed, generator)
     deviation = trajectories.std((-3, -2), correction=0, keepdim=True)
     noise = torch.randn(trajectories.shape, generator=generator, dtype=trajectories.dtype).to(trajectories.device)
@@ -310,13 +337,27 @@ def add_noise(
 
 
 def grown(start: Motif, end: Motif, share: float) -> Motif:
-    """The motif on its way: parameters and dt are (1 - share) start + share end, with share in [0, 1].
+    """A motif between two others: parameters and dt are (1 - share) start + share end.
 
-    Both are of one system; a parameter that one of them leaves out has its default there. Values taken in turn move in
-    turn.
+    Parameters
+    ----------
+    start, end : Motif
+        Of the same system. A parameter that one of them does not name has its default there. If a parameter has several
+        values, value k moves from value k of ``start`` to value k of ``end``.
+    share : float in [0, 1]
+        0 is the start, 1 the end.
+
+    Returns
+    -------
+    Motif
+
+    Raises
+    ------
+    DataError
+        Motifs of different systems, or a share outside [0, 1].
     """
     if start.system != end.system:
-        raise DataError(f"a {start.system} does not grow into a {end.system}: start and end are of one system")
+        raise DataError(f"start is a {start.system} and end is a {end.system}; both must be of the same system")
     if isinstance(share, bool) or not 0 <= share <= 1:
         raise DataError(f"share = {share!r} is not in [0, 1]: 0 is the start, 1 the end")
     n_values = max(len(values) for motif in (start, end) for values in [*motif.parameters.values(), (0,)])

@@ -1,11 +1,13 @@
-"""Many pairs of systems: solved in blocks, by as many workers as there are, kept on disk as they come.
+"""Many pairs of systems: solved in square tiles, by as many workers as there are, kept on disk as they come.
 
 Blocks go through `joblib.Parallel` without a number of jobs: one after the other, unless the caller chose otherwise by
-`joblib.parallel_config`. The result of a pair depends neither on its block nor on the worker.
+`joblib.parallel_config`. The result of a pair depends neither on its block nor on the worker. A block holds the pairs
+between few systems, so what belongs to one system is seldom computed twice, and is made when it is sent.
 """
 
 import hashlib
 import json
+import math
 import os
 import warnings
 import zipfile
@@ -97,7 +99,8 @@ class _Blocks(NamedTuple):
 
     def solve(self, work: Any, options: dict[str, Any], what: str) -> list[Tensor]:
         """Results of all pairs, in the order of the fields that ``work`` returns."""
-        tasks = [delayed(_solve)(work, self.metric, block, options, self.store, what) for block in self._divided()]
+        divided = self._tiles()
+        tasks = (delayed(_solve)(work, self.metric, self._block(some), options, self.store, what) for some in divided)
         solved = Parallel(return_as="generator")(tasks)
         with tqdm(
             total=len(self.first), desc="comparing", unit="pair", delay=2, leave=False, disable=not self.progress
@@ -106,21 +109,27 @@ class _Blocks(NamedTuple):
             for result in solved:
                 results.append(result)
                 bar.update(len(result[0]))
-        return [torch.cat(parts) for parts in zip(*results, strict=True)]
+        place = torch.cat(divided).argsort()
+        return [torch.cat(parts)[place] for parts in zip(*results, strict=True)]
 
-    def _divided(self) -> list[_Block]:
-        device = self.first.device
+    def _tiles(self) -> list[Tensor]:
+        """Indices of the pairs of each block, tile by tile: those between two runs of consecutive systems."""
         n = self.systems.shape[-1] if isinstance(self.systems, Tensor) else 0
-        at_once = getattr(self.metric, "pairs_at_once", lambda n, device: None)(n, device)
-        size = at_once or max(1, len(self.first))
-        blocks = []
-        for i, j in zip(self.first.split(size), self.second.split(size), strict=True):
-            used, index = torch.cat([i, j]).unique(return_inverse=True)
-            places = used.tolist()
-            systems = self.systems[used] if isinstance(self.systems, Tensor) else [self.systems[k] for k in places]
-            called = [self.names[k] for k in places] if self.names else []
-            blocks.append(_Block(systems, index[: len(i)], index[len(i) :], called))
-        return blocks
+        at_once = getattr(self.metric, "pairs_at_once", lambda n, device: None)(n, self.first.device)
+        if not at_once:
+            return [torch.arange(len(self.first), device=self.first.device)]
+        side = max(1, math.isqrt(at_once))
+        row, column = self.first // side, self.second // side
+        tile = row * (int(column.max()) + 1) + column
+        return list(tile.argsort(stable=True).split(at_once))
+
+    def _block(self, some: Tensor) -> _Block:
+        i, j = self.first[some], self.second[some]
+        used, index = torch.cat([i, j]).unique(return_inverse=True)
+        places = used.tolist()
+        systems = self.systems[used] if isinstance(self.systems, Tensor) else [self.systems[k] for k in places]
+        called = [self.names[k] for k in places] if self.names else []
+        return _Block(systems, index[: len(i)], index[len(i) :], called)
 
 
 def _solve(
@@ -169,7 +178,8 @@ def _read(path: Path) -> list[Tensor] | None:
 
 def _key(metric: Metric, block: _Block, options: dict[str, Any], what: str) -> str:
     """Everything that decides about the result of a block, in a name."""
-    identity = [solver_key(metric), what, *sorted((name, repr(value)) for name, value in options.items())]
+    solver = solver_key(metric, block.first.device)
+    identity = [solver, what, *sorted((name, repr(value)) for name, value in options.items())]
     digest = hashlib.sha256(json.dumps(identity).encode())
     parts = [block.systems] if isinstance(block.systems, Tensor) else [x for trials in block.systems for x in trials]
     for values in (*parts, block.first, block.second):

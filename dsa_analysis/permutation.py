@@ -1,10 +1,10 @@
-"""Do groups differ, do distances follow a design? Tests that permute which system is which, never pairs.
+"""Permutation tests: do groups differ, and do distances follow a design?
 
-Distances between k systems rest on k systems, so what is exchanged are systems, or units of several that belong
-together, within their blocks: PERMANOVA (Anderson 2001) for groups, Mantel's test (1967) for designs. Where there are
-few orders all are gone through, and p is exact.
+Pairs that share a system are not independent, so these tests permute systems, never pairs. Systems of one unit are
+permuted together, and only within their block. PERMANOVA (Anderson 2001) tests groups, and Mantel's test (1967) tests
+designs. If there are few orders, all of them are used and p is exact.
 
-Both take a `Similarity` of systems among themselves or its matrix (k, k).
+Both take a `Similarity` of systems among themselves or its distance matrix (k, k).
 """
 
 import itertools
@@ -30,13 +30,13 @@ class PermutationTest:
     statistic : float
         Pseudo-F of `permanova`, correlation of `mantel`.
     p : float
-        Share of permutations, the one observed among them, that reach the statistic.
+        Fraction of the permutations, including the observed order, that reach the statistic.
     n_permutations : int
-        Permutations drawn, or, where ``exact``, all there are.
+        Number of permutations: those drawn, or all if ``exact``.
     exact : bool
-        Whether all were gone through.
+        Whether all permutations were used.
     r_squared : float
-        Share of the sum of squares that groups or design explain, in [0, 1].
+        Fraction of the sum of squares that the groups or the design explain, in [0, 1].
     spread : dict
         `permanova` only: group -> mean distance of its systems to its centre.
     spread_p : float
@@ -64,47 +64,53 @@ def permanova(
     n_permutations: int = 9999,
     seed: int = 0,
 ) -> PermutationTest:
-    """Do groups differ in place? Permutational analysis of variance of squared distances (Anderson 2001).
+    """Test whether groups differ in location: permutational analysis of variance of squared distances (Anderson 2001).
 
-    With N systems in a groups, F = ((SS_total - SS_within) / (a - 1)) / (SS_within / (N - a)), sums of squares being
-    sums of squared distances of pairs, divided by the number of systems they are among.
+    With N systems in a groups, F = ((SS_total - SS_within) / (a - 1)) / (SS_within / (N - a)). A sum of squares is the
+    sum of the squared distances of all pairs of a set, divided by the number of systems in the set.
 
     Parameters
     ----------
     similarity : Similarity or (k, k)
     groups : k labels
+        At least two groups, one of which has two systems.
     units : k labels, optional
-        Systems that are not exchangeable one by one because they come from one animal, network or seed: those of a unit
-        are of one group and change it together. By default each system is a unit.
+        Systems of one unit are permuted together and must belong to one group. Use units if systems are not
+        exchangeable one by one because they come from the same animal, network or seed. By default each system is a
+        unit.
     blocks : k labels, optional
-        Labels are exchanged within blocks only, such as within a task or a session: differences between blocks then
-        cannot look like differences between groups.
+        Labels are permuted only within blocks, for example within a task or a session. Differences between blocks then
+        cannot appear as differences between groups.
     n_permutations : int >= 99
-        Drawn at random; if there are no more than that, all are gone through once.
+        Number of random permutations. If there are no more than this in all, each is used once.
     seed : int >= 0
+
+    Returns
+    -------
+    PermutationTest
 
     Warns
     -----
     UserWarning
-        Groups differ in spread (distances to the centre of their group, Anderson 2006, p < .05): a small p may then
-        tell of spread instead of place, above all where groups are of unequal size.
+        If groups differ in spread (distances to the centre of their group, Anderson 2006, p < 0.05). A small p may then
+        be due to spread rather than location, above all if groups have unequal sizes.
 
     Raises
     ------
     DataError
-        Fewer than two groups, no group of two, units in two groups or two blocks, or nothing to permute.
+        Fewer than two groups, no group of two systems, a unit in two groups or two blocks, or nothing to permute.
     """
     distances = as_distances(similarity, groups)
     names, labels = np.unique(np.asarray(groups), return_inverse=True)
     k, a = len(labels), len(names)
     if not 1 < a < k:
-        raise DataError(f"{a} groups came for {k} systems; at least two groups are needed, one of them of two systems")
+        raise DataError(f"{a} groups of {k} systems came; at least two groups are needed, one of them with two systems")
     exchange = _exchangeable(k, units, blocks, n_permutations, seed, alike=False)
     _refuse_torn(exchange.members, units, labels, "groups")
     of_unit = labels[[own[0] for own in exchange.members]]
     permuted = of_unit[exchange.orders][:, exchange.of_system]  # (P, k)
     if (permuted == labels).all():
-        raise DataError("nothing to permute: within each block all systems are of one group")
+        raise DataError("nothing to permute: within each block all systems belong to one group")
     squares = distances**2
     total = squares.sum() / (2 * k)
 
@@ -125,8 +131,8 @@ def permanova(
     if spread_p < 0.05:
         listed = ", ".join(f"{name} {value:.3g}" for name, value in spread.items())
         warnings.warn(
-            f"groups differ in spread (mean distance to their centre: {listed}; p = {spread_p:.2g}): the difference "
-            f"found between groups may be one of spread instead of place",
+            f"groups differ in spread (mean distance to their centre: {listed}; p = {spread_p:.2g}): a "
+            f"difference between groups may be due to spread rather than location",
             stacklevel=2,
         )
     return PermutationTest(
@@ -151,18 +157,30 @@ def mantel(
     n_permutations: int = 9999,
     seed: int = 0,
 ) -> PermutationTest:
-    """Do distances follow a design? Correlation of all pairs, tested by permuting the systems (Mantel 1967).
+    """Test whether distances follow a design: correlation over all pairs, with permuted systems (Mantel 1967).
 
     Parameters
     ----------
     similarity : Similarity or (k, k)
     design : (k, k), symmetric
-        What is expected of each pair, such as the number of motifs or parts that two systems share (then expect a
-        negative correlation). Its diagonal is not looked at.
+        A number for each pair, such as the number of motifs or parts that two systems share (then expect a negative
+        correlation). The diagonal is not used.
     method : "spearman" or "pearson"
     alternative : "two-sided", "greater" or "less"
+        Of the correlation.
     units, blocks, n_permutations, seed
-        As in `permanova`. Units exchange places only with units of the same size.
+        As in `permanova`. A unit is only exchanged with units of the same size.
+
+    Returns
+    -------
+    PermutationTest
+        ``spread`` is empty and ``spread_p`` NaN.
+
+    Raises
+    ------
+    DataError
+        A design of another shape or that is not symmetric, fewer than 3 systems, distances or a design that do not
+        vary over pairs, a unit in two blocks, or nothing to permute.
     """
     check_choice("method", method, ("spearman", "pearson"))
     check_choice("alternative", alternative, ("two-sided", "greater", "less"))
@@ -180,7 +198,7 @@ def mantel(
         raise DataError(f"{'distances' if np.ptp(x) == 0 else 'design'} are the same for all pairs: no correlation")
     x, y = (v / np.linalg.norm(v) for v in (x, y))
     exchange = _exchangeable(k, units, blocks, n_permutations, seed, alike=True)
-    table = np.array([np.resize(own, k) for own in exchange.members])  # (unit, k), of which a unit's size counts
+    table = np.array([np.resize(own, k) for own in exchange.members])  # (unit, k)
     orders = np.empty((len(exchange.orders), k), int)
     for unit, own in enumerate(exchange.members):
         orders[:, own] = table[exchange.orders[:, unit], : len(own)]
@@ -195,17 +213,40 @@ def mantel(
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """p values adjusted for being several (Holm 1979): below alpha with a chance of at most alpha of any false one."""
+    """Adjust several p values (Holm 1979).
+
+    If you reject the hypotheses whose adjusted p is below alpha, you make any false rejection with a probability of at
+    most alpha.
+
+    Parameters
+    ----------
+    p_values : n numbers in [0, 1]
+
+    Returns
+    -------
+    ndarray, (n,)
+        In the order of ``p_values``, in [0, 1].
+
+    Raises
+    ------
+    DataError
+        Not a list of at least one number in [0, 1].
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).round(3)
+    array([0.03, 0.06, 0.06])
+    """
     p = np.asarray(p_values, dtype=float)
     if p.ndim != 1 or not len(p) or not ((p >= 0) & (p <= 1)).all():
-        raise DataError("p_values are a list of numbers in [0, 1]")
+        raise DataError("p_values is not a list of at least one number in [0, 1]")
     order = p.argsort()
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted[order.argsort()]
 
 
 class _Units(NamedTuple):
-    """What is exchangeable: systems in units, and orders of the units that keep to their blocks."""
+    """Units of systems, and the orders of the units that are allowed by the blocks."""
 
     of_system: np.ndarray  # (k,) unit of each system
     members: list[np.ndarray]  # systems of each unit
@@ -216,15 +257,15 @@ class _Units(NamedTuple):
 def _exchangeable(
     k: int, units: Sequence[Any] | None, blocks: Sequence[Any] | None, n_permutations: int, seed: int, alike: bool
 ) -> _Units:
-    """All orders of the units, if there are no more than ``n_permutations``, or so many drawn at random.
+    """All orders of the units if there are at most ``n_permutations``, otherwise so many drawn at random.
 
-    With ``alike`` a unit exchanges only with units of as many systems.
+    If ``alike``, a unit is only exchanged with units of the same number of systems.
     """
     check_count("n_permutations", n_permutations, 99)
     check_count("seed", seed, 0)
     for name, given in (("units", units), ("blocks", blocks)):
         if given is not None and len(given) != k:
-            raise DataError(f"{len(given)} {name} came for {k} systems")
+            raise DataError(f"{name} has {len(given)} labels for {k} systems; give one for each")
     _, unit = np.unique(np.arange(k) if units is None else np.asarray(units), return_inverse=True)
     _, block = np.unique(np.zeros(k) if blocks is None else np.asarray(blocks), return_inverse=True)
     members = [np.flatnonzero(unit == u) for u in range(unit.max() + 1)]
@@ -233,7 +274,7 @@ def _exchangeable(
     places = [np.flatnonzero([key == other for other in keys]) for key in sorted(set(keys))]
     n_orders = math.prod(math.factorial(len(place)) for place in places)
     if n_orders == 1:
-        raise DataError(f"nothing to permute: {len(members)} units in blocks of one each")
+        raise DataError(f"nothing to permute: each of {len(members)} units is alone in its block")
     if exact := n_orders <= n_permutations:
         parts = [np.array(list(itertools.permutations(place))) for place in places]
         chosen = [np.array(index) for index in itertools.product(*(range(len(part)) for part in parts))]
@@ -251,14 +292,14 @@ def _refuse_torn(members: list[np.ndarray], units: Sequence[Any] | None, labels:
     for own in members:
         if units is not None and len(set(labels[own])) > 1:
             raise DataError(
-                f"unit {np.asarray(units)[own[0]].tolist()!r} lies in several {what}; its systems could not move "
-                f"together"
+                f"unit {np.asarray(units)[own[0]].tolist()!r} is in several {what}; all systems of a unit must be in "
+                f"one of them"
             )
 
 
 def _p_value(reached: float, permuted: np.ndarray, exact: bool) -> float:
-    """Share of permutations that reach the statistic; of drawn ones the order observed is one more."""
-    margin = 1e-9 * abs(reached) if math.isfinite(reached) else 0.0  # equal partitions may differ in their last digits
+    """Fraction of the permutations that reach the statistic; the observed order is added to those drawn at random."""
+    margin = 1e-9 * abs(reached) if math.isfinite(reached) else 0.0  # equal partitions may differ in the last digits
     count = int((permuted >= reached - margin).sum())
     return count / len(permuted) if exact else (1 + count) / (1 + len(permuted))
 
@@ -267,7 +308,7 @@ def _distances_to_centres(squares: np.ndarray, labels: np.ndarray) -> np.ndarray
     """Distance of each system to the centroid of its group, from squared distances (Anderson 2006, eq. 6)."""
     own = (labels[:, None] == labels) / np.bincount(labels)[labels][:, None]  # rows: weights of the group
     from_centre = (own * squares).sum(1) - ((own @ squares) * own).sum(1) / 2
-    return np.sqrt(from_centre.clip(0))  # a centre outside Euclidean space may lie at less than no distance
+    return np.sqrt(from_centre.clip(0))  # in a space that is not Euclidean the square may be negative
 
 
 def _levene(away: np.ndarray, labels: np.ndarray, n_groups: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from dsa_analysis.data import DataError
 from dsa_analysis.dmd import Operator
 from dsa_analysis.embedding import EmbeddingParameters
 from dsa_analysis.metrics import Metric, as_metric
+from dsa_analysis.recordings.readers import CIRCUMSTANCES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,6 +215,8 @@ class Similarity:
             )
             comparison, settings, two_sided = _read_attributes(dataset.attrs, labels != other_labels)
         except Exception as problem:  # h5py and xarray raise a dozen kinds for damaged files
+            if isinstance(problem, OSError) and problem.errno in CIRCUMSTANCES:
+                raise DataError(f"{path} {CIRCUMSTANCES[problem.errno]} ({problem})") from problem
             raise DataError(
                 f"{path} is damaged, or not written by Similarity.save ({type(problem).__name__}: {problem}); "
                 f"compute it again"

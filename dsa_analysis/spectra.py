@@ -1,5 +1,4 @@
-"""Eigenvalues of linear operators: how far apart two spectra are, what an eigenvalue means in time, and whether the
-slow modes of one operator are those of another."""
+"""Eigenvalues of linear operators: distances between spectra, time constants and frequencies, and matching of modes."""
 
 import math
 from typing import TYPE_CHECKING
@@ -14,29 +13,33 @@ if TYPE_CHECKING:
 
 
 def eigenvalues(matrix: Tensor) -> Tensor:
-    """(n,) complex, largest modulus first; of a conjugate pair the one with positive imaginary part first."""
+    """(n,) complex, largest modulus first; in a conjugate pair the one with positive imaginary part is first."""
     values = torch.linalg.eigvals(matrix)
     values = values[values.imag.argsort(descending=True)]
-    # rounded, since the two of a pair may differ in the last digit of their modulus
+    # rounded, because the moduli of a conjugate pair may differ in the last digit
     return values[values.abs().round(decimals=12).argsort(descending=True, stable=True)]
 
 
 def spectral_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Root mean squared gap of best-matched eigenvalues: min over permutations p of sqrt(mean_i |a_i - b_p(i)|^2).
+    """Root mean squared gap between best-matched eigenvalues: min over permutations p of sqrt(mean_i |a_i - b_p(i)|^2).
 
-    The 2-Wasserstein distance of two spectra with equal weights: a metric on spectra, blind to how modes interact (two
-    operators with the same eigenvalues are at 0 even if no change of coordinates between orthonormal axes relates
-    them).
+    This is the 2-Wasserstein distance between two spectra with equal weights. It does not depend on how modes interact:
+    two operators with the same eigenvalues have distance 0, even if no orthogonal transform relates them.
 
     Parameters
     ----------
     a, b : (..., n) complex
-        Eigenvalues, as many in both.
+        Eigenvalues, the same number in both.
 
     Returns
     -------
     Tensor, (...), float64
-        In units of the eigenvalues (which have none for operators in discrete time).
+        In units of the eigenvalues (dimensionless for operators in discrete time).
+
+    Raises
+    ------
+    DataError
+        Different shapes.
     """
     if a.shape != b.shape:
         raise DataError(
@@ -50,10 +53,10 @@ def spectral_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def time_constants(eigenvalues: Tensor, step: float) -> Tensor:
-    """Time in which each mode decays by 1/e, in the unit of ``step``: -step / ln |eigenvalue|.
+    """Time in which each mode decays to 1/e, in the unit of ``step``: -step / ln |eigenvalue|.
 
-    ``step`` is the time from v(t) to A v(t), sampling interval times ``steps_ahead``. Modes that grow have negative
-    ones, modes that keep their size infinite ones.
+    ``step`` is the time from v(t) to A v(t), which is the sampling interval times ``steps_ahead``. Modes that grow have
+    negative time constants, and modes of constant size infinite ones.
     """
     return -step / eigenvalues.abs().log()
 
@@ -61,7 +64,7 @@ def time_constants(eigenvalues: Tensor, step: float) -> Tensor:
 def frequencies(eigenvalues: Tensor, step: float) -> Tensor:
     """Frequency of each mode in cycles per unit of ``step``: arg(eigenvalue) / (2 pi step), in [-1/2, 1/2] / step.
 
-    Where ``step`` is several sampling intervals, frequencies above 1 / (2 step) are folded below it; see `aliases`.
+    If ``step`` is several sampling intervals, frequencies above 1 / (2 step) are aliased to lower ones; see `aliases`.
     """
     return eigenvalues.angle() / (2 * math.pi * step)
 
@@ -69,8 +72,8 @@ def frequencies(eigenvalues: Tensor, step: float) -> Tensor:
 def aliases(frequency: float, step: float, dt: float) -> list[float]:
     """All frequencies up to 1 / (2 dt) that an operator over ``step`` shows as ``frequency``, ascending.
 
-    An eigenvalue over a step holds the phase up to whole turns: f, 1 / step - f, 1 / step + f, ... look alike. Only
-    below 1 / (2 step) is a frequency known.
+    An eigenvalue gives the phase of a step only up to whole turns, so f, 1 / step - f, 1 / step + f, ... look the same.
+    A frequency is only known if it is below 1 / (2 step).
 
     Examples
     --------
@@ -83,30 +86,31 @@ def aliases(frequency: float, step: float, dt: float) -> list[float]:
 
 
 def match_modes(found: Tensor, expected: Tensor, *, dt: float, n_modes: int = 3) -> "pd.DataFrame":
-    """The slowest modes that are expected, each beside the one it was found as: are they the same in time?
+    """Match the slowest expected modes to modes that were found, and compare their time constants and frequencies.
 
-    A conjugate pair is one mode. Each of the ``n_modes`` of largest modulus in ``expected`` gets a mode of its own in
-    ``found``, of whatever place in the order, such that the gaps |z - z'| add up to the least.
+    A conjugate pair is one mode. Each of the ``n_modes`` modes of largest modulus in ``expected`` is matched to a
+    different mode in ``found`` such that the sum of the gaps |z - z'| is smallest.
 
     Parameters
     ----------
     found, expected : (n,), (k,) complex
-        Eigenvalues, such as those of an operator fitted to activity and those of the Jacobian behind it; for the same
-        step in time.
+        Eigenvalues for the same step in time, such as those of an operator fitted to activity and those of the Jacobian
+        of the network.
     dt : float > 0, in ms
         The step from v(t) to A v(t).
     n_modes : int >= 1
+        Number of modes to match.
 
     Returns
     -------
     pandas.DataFrame
         One row for each mode, the slowest first: expected_time_constant and time_constant in ms (negative for modes
-        that grow), expected_frequency and frequency in Hz, error, the relative one of the time constant, and gap.
+        that grow), expected_frequency and frequency in Hz, error (relative error of the time constant), and gap.
 
     Raises
     ------
     DataError
-        Fewer modes on either side than asked for.
+        Fewer than ``n_modes`` modes in ``found`` or ``expected``.
     """
     import pandas as pd
     from scipy.optimize import linear_sum_assignment

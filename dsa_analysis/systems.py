@@ -1,4 +1,4 @@
-"""Dynamical systems with known answers: parameters -> trajectories, many starts and parameter values at once.
+"""Simulated dynamical systems with known behaviour, for many starts and parameter values at once.
 
     Lorenz         x' = sigma (y - x),  y' = x (rho - z) - y,  z' = x y - beta z           Lorenz 1963
     Van der Pol    x' = y,  y' = mu (1 - x^2) y - x                                        van der Pol 1926
@@ -6,7 +6,8 @@
     ring           r' = r (1 - r^2),  angle' = omega, written in x and y                   normal form of a limit cycle
     linear         x' = L x, L real with given eigenvalues
 
-All go through `simulate`. Time is model time. Parameters may be tensors of p values: a leading axis of the result.
+All are integrated by `simulate`. Time is model time. If parameters are tensors of p values, the result has a leading
+axis of p systems.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,19 @@ from dsa_analysis.data import DataError, as_device, as_generator, check_choice, 
 
 @dataclass(frozen=True)
 class System:
-    """A named vector field: state (..., n_dims) and parameters -> derivative; starts uniform in [low, high)^n_dims."""
+    """A vector field and its defaults.
+
+    Attributes
+    ----------
+    vector_field : (state, **parameters) -> derivative
+        State and derivative are (..., n_dims).
+    n_dims : int
+    parameters : mapping from name to default
+    dt : float, in model time
+        A step that resolves the system at its default parameters.
+    low, high : float
+        Starts are uniform in [low, high)^n_dims.
+    """
 
     vector_field: Callable[..., Tensor]
     n_dims: int
@@ -62,9 +75,14 @@ SYSTEMS: Mapping[str, System] = {
 
 @dataclass(frozen=True)
 class LorenzRegime:
-    """Parameter triples (sigma, rho, beta) under which the Lorenz system behaves alike, and an interval to sample them.
+    """Parameters for which the Lorenz system behaves in the same way, such as chaos or a limit cycle.
 
-    The sampling interval ``dt`` is in model time and resolves the dynamics. Recordings take the triples in turn.
+    Attributes
+    ----------
+    dt : float > 0, in model time
+        Sampling interval, and step of the integration, so it must resolve the dynamics.
+    parameters : triples (sigma, rho, beta)
+        Recordings use them in turn.
     """
 
     dt: float
@@ -87,34 +105,42 @@ def simulate(
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Trajectories of x' = f(x) by the classical Runge-Kutta method of fourth order.
+    """Simulate x' = f(x) by the classical Runge-Kutta method of fourth order.
 
     Parameters
     ----------
-    vector_field : (..., n_dims) -> (..., n_dims)
-    starts : (..., n_dims)
-        One trajectory from each, on the device and in the precision of ``starts``.
-    dt : float > 0, model time
+    vector_field : function (..., n_dims) -> (..., n_dims)
+        f, from states to derivatives.
+    starts : Tensor, (..., n_dims)
+        One trajectory starts from each.
+    dt : float > 0, in model time
         Step, and sampling interval of the result.
     n_times : int >= 1
-        Samples returned.
+        Number of samples in the result.
     discard : int >= 0
-        Steps taken before the first of them; at 0 the first sample is the start.
+        Steps before the first sample of the result. With 0 the first sample is the start.
     noise : float >= 0
-        Strength of white noise that drives every dimension, x' = f(x) + noise * xi(t): a normal step of
-        noise * sqrt(dt) after each step (Euler-Maruyama around the Runge-Kutta drift). Needs a ``generator`` on the
-        CPU.
+        Strength of white noise that drives every dimension, x' = f(x) + noise * xi(t). After each step, a normal random
+        number times noise * sqrt(dt) is added (Euler-Maruyama around the Runge-Kutta drift).
+    generator : torch.Generator on the CPU, optional
+        Source of the noise; required if ``noise`` is above 0.
 
     Returns
     -------
     Tensor, (..., n_times, n_dims)
+        On the device and in the precision of ``starts``.
+
+    Raises
+    ------
+    DataError
+        A trajectory that diverges, a step that is not positive, or noise without a generator.
     """
     check_count("n_times", n_times)
     check_count("discard", discard, 0)
     if not dt > 0:
         raise DataError(f"dt = {dt!r} is not a positive time")
     if noise < 0 or (noise and generator is None):
-        raise DataError(f"noise = {noise!r} needs to be at least 0, and a generator to draw from")
+        raise DataError(f"noise = {noise!r} must be at least 0 and needs a generator")
     x, samples = starts, []
     for step in range(discard + n_times):
         if step >= discard:
@@ -131,7 +157,7 @@ def simulate(
     trajectories = torch.stack(samples, -2)
     if not bool(torch.isfinite(trajectories[..., -1, :]).all()):
         raise DataError(
-            f"a trajectory left every bound: dt = {dt} is too coarse for this system, or its parameters make it diverge"
+            f"a trajectory diverged: dt = {dt} is too coarse for this system, or its parameters make it diverge"
         )
     return trajectories
 
@@ -149,22 +175,34 @@ def trajectories(
     device: str | torch.device | None = None,
     **parameters: Any,
 ) -> Tensor:
-    """Trajectories of one of `SYSTEMS` from random starts.
+    """Simulate one of `SYSTEMS` from random starts.
 
     Parameters
     ----------
     system : "lorenz", "van_der_pol", "roessler" or "ring"
-    dt, discard, noise
-        As in `simulate`; ``dt`` is by default one that resolves the system at its default parameters.
-    seed, generator
-        Where starts and noise come from: exactly one of them.
-    parameters : float, or (p,) tensor
-        Those of the system by name; others keep their defaults. Tensors of p values give p systems.
+    n_trials : int >= 1
+        Number of trajectories.
+    n_times : int >= 1
+        Samples of each.
+    dt : float > 0, in model time, optional
+        Step, and sampling interval. The default resolves the system at its default parameters.
+    discard, noise
+        As in `simulate`.
+    seed, generator : int >= 0, or torch.Generator on the CPU
+        Source of the starts and the noise. Give exactly one of the two.
+    device : str or torch.device, optional
+        Device of the result, by default the CPU.
+    **parameters : float, or (p,) tensor
+        Parameters of the system by name; the others keep their defaults. Tensors of p values give p systems.
 
     Returns
     -------
-    Tensor, (n_trials, n_times, n_dims), or (p, n_trials, n_times, n_dims)
-        Float64.
+    Tensor, (n_trials, n_times, n_dims) float64, or (p, n_trials, n_times, n_dims)
+
+    Raises
+    ------
+    DataError
+        An unknown system or parameter, a trajectory that diverges, or not exactly one of seed and generator.
     """
     check_choice("system", system, SYSTEMS)
     check_count("n_trials", n_trials)
@@ -199,12 +237,33 @@ def lorenz(
     beta: float | Tensor = 8 / 3,
     **settings: Any,
 ) -> Tensor:
-    """Trajectories of the Lorenz system from starts uniform in [0, 1)^3: (n_trials, n_times, 3).
-
-    Settings as in `trajectories`.
+    """Simulate the Lorenz system (Lorenz 1963) from starts uniform in [0, 1)^3.
 
     With sigma = 10 and beta = 8/3 it has one fixed point for rho < 1, two stable ones for 1.35 < rho < 24, chaos around
     28, and a limit cycle in windows such as 148 < rho < 166 (Sparrow 1982), which needs dt = 0.005.
+
+    Parameters
+    ----------
+    n_trials, n_times : int >= 1
+        Number of trajectories, and samples of each.
+    sigma, rho, beta : float, or (p,) tensor
+        Tensors of p values give p systems.
+    **settings
+        ``dt`` (default 0.01), ``discard``, ``noise``, ``seed`` or ``generator``, and ``device``, as in `trajectories`.
+
+    Returns
+    -------
+    Tensor, (n_trials, n_times, 3) float64, or (p, n_trials, n_times, 3)
+
+    Raises
+    ------
+    DataError
+        As `trajectories`.
+
+    Examples
+    --------
+    >>> lorenz(5, 200, rho=40.0, seed=0).shape
+    torch.Size([5, 200, 3])
     """
     return trajectories("lorenz", n_trials, n_times, sigma=sigma, rho=rho, beta=beta, **settings)
 
@@ -221,10 +280,18 @@ def linear(
     generator: torch.Generator | None = None,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """Trajectories of x' = L x, L normal with given eigenvalues in random coordinates: (n_trials, n_times, n_dims).
+    """Simulate x' = L x from normally distributed starts, with L normal and in random coordinates.
 
-    ``eigenvalues`` are per unit of model time; one with an imaginary part stands for itself and its conjugate and takes
-    two dimensions. Starts are normal; the rest as in `trajectories`.
+    Parameters
+    ----------
+    eigenvalues : sequence of complex, per unit of model time
+        Eigenvalues of L. One with an imaginary part stands for a conjugate pair and takes two dimensions.
+    n_trials, n_times, dt, discard, noise, seed, generator, device
+        As in `trajectories`.
+
+    Returns
+    -------
+    Tensor, (n_trials, n_times, n_dims) float64
     """
     if not len(eigenvalues):
         raise DataError("eigenvalues is empty; at least one is needed")
@@ -251,9 +318,33 @@ def record_regimes(
     seed: int,
     device: str | torch.device | None = None,
 ) -> dict[str, Tensor]:
-    """Recordings of Lorenz regimes, each of trials from starts of its own: {"chaos #1": (n_trials, n_times, 3), ...}.
+    """Simulate several recordings of each of several Lorenz regimes.
 
-    Recording k of a regime has the parameter triple k modulo their number.
+    Recordings of a regime use its parameter triples in turn. Each trial has its own random start.
+
+    Parameters
+    ----------
+    regimes : mapping from name to LorenzRegime
+    n_recordings : int >= 1
+        Number of recordings of each regime.
+    n_trials, n_times : int >= 1
+        Trials of each recording, and samples of each trial.
+    discard : int >= 0
+        Steps before the first sample.
+    seed : int >= 0
+        Seed of the starts.
+    device : str or torch.device, optional
+        Device of the result, by default the CPU.
+
+    Returns
+    -------
+    dict from "name #number" to Tensor, (n_trials, n_times, 3) float64
+        Such as "chaos #1", "chaos #2".
+
+    Raises
+    ------
+    DataError
+        Counts below 1, or a trajectory that diverges.
     """
     check_count("n_recordings", n_recordings)
     generator = torch.Generator().manual_seed(seed)
@@ -277,10 +368,19 @@ def record_regimes(
 
 
 def transformed_copies(system: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """Copies of (..., n_times, n_channels) that are the same dynamical system in other coordinates.
+    """Copies of a recording that are the same dynamical system in other coordinates.
 
-    "rotated" by a random orthogonal matrix, "scaled" by one factor, "permuted" channels, "shifted" by a constant in
-    each channel.
+    Parameters
+    ----------
+    system : Tensor, (..., n_times, n_channels)
+    generator : torch.Generator on the CPU
+        Source of the random rotation, permutation and shift.
+
+    Returns
+    -------
+    dict from name to Tensor, same shape
+        "rotated" by a random orthogonal matrix, "scaled" by 10, "permuted" channels, and "shifted" by a constant in
+        each channel.
     """
     n = system.shape[-1]
     Q = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0].to(system)

@@ -1,7 +1,7 @@
-"""Pieces of trials, the same in all trials and systems: in them shows what an operator for whole trials averages away.
+"""Windows: pieces of trials, the same in all trials and systems, that are compared one by one.
 
-An operator fitted to whole trials is an average over time, blind to the order in which things happen. One operator for
-each piece, compared with the one of the same piece in the other system, sees order.
+An operator fitted to whole trials is an average over time and does not depend on the order of events. If each piece has
+its own operator, and is compared with the same piece of the other system, the distance depends on this order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,26 @@ from dsa_analysis.data import DataError, as_trials, check_count
 
 
 def sliding_windows(n_times: int, length: int, step: int | None = None) -> list[tuple[int, int]]:
-    """Windows (start, stop) of ``length`` samples, one every ``step`` (by default ``length``), up to ``n_times``.
+    """Windows of equal length at equal spacing.
+
+    Parameters
+    ----------
+    n_times : int >= 1
+        Samples in a trial. The last window ends at or before it.
+    length : int >= 1, in samples
+        Length of each window.
+    step : int >= 1, in samples, optional
+        From the start of a window to the start of the next; by default ``length``.
+
+    Returns
+    -------
+    list of (start, stop)
+        In samples, ``stop`` excluded.
+
+    Raises
+    ------
+    DataError
+        A window longer than ``n_times``, or counts below 1.
 
     Examples
     --------
@@ -34,7 +53,7 @@ def as_windows(windows: Any) -> dict[str, tuple[int, int]]:
     Raises
     ------
     DataError
-        Anything but whole numbers 0 <= start < stop, no window, or the same window twice.
+        Anything but whole numbers with 0 <= start < stop, no window, or the same window twice.
     """
     if isinstance(windows, Mapping):
         pairs = {str(name): tuple(pair) for name, pair in windows.items()}
@@ -65,12 +84,12 @@ def as_windows(windows: Any) -> dict[str, tuple[int, int]]:
 def cut(
     system: Any, windows: Mapping[str, tuple[int, int]], name: str = "system", device: Any = None
 ) -> dict[str, list[Tensor]]:
-    """The trials of a system cut into windows, by window; views of the trials.
+    """Cut the trials of a system into windows: a mapping from window to pieces, which are views of the trials.
 
     Raises
     ------
     DataError
-        A trial that ends before a window does, and whatever `as_trials` refuses.
+        A trial that ends before a window does, or data that `as_trials` refuses.
     """
     trials = as_trials(system, name, device)
     pieces = {}

@@ -154,7 +154,10 @@ def compare_groups(arguments: argparse.Namespace, command: str) -> int:
 
 
 def check(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from dsa_analysis import native
+
     print(settings)
+    print(native.status()[1])
     return 0
 
 
@@ -341,7 +344,12 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when all went well, 1 when something that ran failed, 2 when nothing could be run as asked."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    arguments = parser(argv).parse_args(argv, argparse.Namespace(argv=argv))
+    command_line = parser(argv)
+    arguments, rest = command_line.parse_known_args(argv, argparse.Namespace(argv=argv))
+    if rest and ("files" not in arguments or any(one.startswith("-") for one in rest)):
+        command_line.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # files that stand after the options
+        arguments.files = [*arguments.files, *rest]
     from workbench.settings import ConfigError, load_settings  # loads torch, for which --help should not wait
 
     try:

@@ -5,12 +5,14 @@ a page that can be sent as it is; distances.csv, one row a pair; and similarity.
 """
 
 import argparse
+import fcntl
 import shlex
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import escape
 from importlib.metadata import version
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -33,6 +36,7 @@ from workbench.settings import ConfigError, replacing
 
 FILES = ("report.html", "distances.csv", "similarity.nc")
 LOADING = ("variable", "axes", "sampling_rate", "smooth", "decimate", "zscore", "align_to", "window", "trials", "units")
+LOCK = ".lock"
 UNFINISHED = "unfinished_pairs"  # folder of pairs that a rerun need not solve again; gone once the report is there
 MANY = 40  # systems above which names are no longer written beside a figure
 LEAST_REPLICATES = 20  # below which intervals are refused
@@ -72,10 +76,33 @@ def compare_files(arguments: argparse.Namespace, command: str) -> Path:
         )
     if len(arguments.files) < 2:
         raise ConfigError(f"{arguments.files[0]} alone cannot be compared; give two files or more")
+    with _alone_in(folder):
+        return _into(folder, arguments, command, started)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder and hold a lock on it, which ends with the process; another process that comes is told."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a+")
     except OSError as error:  # found before the work, not after
-        raise ConfigError(f"{folder}: no such folder can be made ({error.strerror})") from None
+        raise ConfigError(f"{folder}: no such folder can be made, or written to ({error.strerror})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{folder}: another comparison is writing there; wait until it ends, or name another folder by --output"
+            ) from None
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def _into(folder: Path, arguments: argparse.Namespace, command: str, started: float) -> Path:
+    """Compare, and write the report; the lock on the folder is held."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         findings = _find(arguments)
@@ -86,8 +113,12 @@ def compare_files(arguments: argparse.Namespace, command: str) -> Path:
     findings.similarity.save(folder / "similarity.nc")
     with replacing(folder / "distances.csv") as temporary:
         findings.table.to_csv(temporary, index=False)
+    # names of systems are drawn as they are, and fonts that lack a letter of them are no news for the terminal
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        page = _page(findings, command, time.perf_counter() - started)
     with replacing(folder / "report.html") as temporary:
-        temporary.write_text(_page(findings, command, time.perf_counter() - started), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return folder / "report.html"
 
@@ -99,7 +130,7 @@ def _find(arguments: argparse.Namespace) -> Findings:
     _check(arguments, choices)
     metric = as_metric(choices.get("metric", "angular"))
     if arguments.operators:
-        stated = {"variable": arguments.variable, "axes": "time, channel"}
+        stated = {"variable": arguments.variable, "axes": "time, channel", "sampling_rate": arguments.sampling_rate}
         loaded = dsa.load_recordings(_announced(arguments.files, "reading"), **stated)
         systems: dict[str, Any] = {name: _as_matrix(name, recording) for name, recording in loaded.items()}
     else:

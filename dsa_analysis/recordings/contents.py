@@ -28,11 +28,14 @@ class SpikeTrains:
     units, trials : pandas.DataFrame
         One row a unit, one row a trial, rows counted from 0. Trials have the columns start_time and stop_time, in s,
         or other columns of times to align to.
+    observed : list of (n_intervals_i, 2), optional
+        Start and stop in s of the intervals in which each unit was observed; None where that is not known.
     """
 
     times: list[np.ndarray]
     units: pd.DataFrame
     trials: pd.DataFrame
+    observed: list[np.ndarray] | None = None
 
 
 def as_contents(found: Any, where: str) -> Variables | SpikeTrains:

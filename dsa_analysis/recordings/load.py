@@ -26,9 +26,9 @@ class Recording:
     trials : list of (n_times_i, n_channels)
         Floating point; rates in Hz where they come from spikes.
     sampling_rate : float or None
-        Samples a second after decimation; None where neither the file nor the caller said.
+        Samples per second after decimation; None if it is not known.
     settings : dict
-        Where it came from and every choice that was made, stated or taken by default.
+        The path and all choices, given or default. For spikes also how many trials and units were selected.
     """
 
     name: str
@@ -81,33 +81,37 @@ def load_recording(
     name : str, optional
         Label of the system; by default the file's name without its extension.
     variable : str, optional
-        Which array of an .npz or .mat file; needed where there are several. A pattern such as "trial_*" takes all
-        variables that it fits, in natural order, as trials of unequal length; each must be an array of real numbers.
-        A name that is there is never taken for a pattern.
+        Which array of an .npz or .mat file; required if there are several. A pattern such as "trial_*" takes all
+        variables that match, in natural order, as trials of unequal length; each must be an array of real numbers. An
+        exact name takes precedence over a pattern.
     axes : str, optional
-        What the axes are, such as "channel, time, trial"; "trial" and "channel" may be missing. By default
-        (trial, time, channel), (time, channel) or (time), refused if time would then be shorter than channels. MATLAB
-        drops a last axis of length 1; where you state axes it is put back.
+        Names of the axes in the file, such as "channel, time, trial"; "trial" and "channel" may be missing. The default
+        is (trial, time, channel), (time, channel) or (time), and is refused if there would be fewer samples than
+        channels. MATLAB drops a last axis of length 1; if you give ``axes``, it is restored.
     sampling_rate : float or str, optional
-        In Hz, or the name of a variable of the file: a number in Hz, or the times of the samples in seconds, evenly
-        spaced. For .nwb it is needed: the rate at which spikes are counted.
+        In Hz, or the name of a variable of the file that holds a number in Hz or the evenly spaced times of the samples
+        in s. Required for spikes: the rate at which they are counted.
     smooth : float >= 0, in ms
-        Standard deviation of a Gaussian along time, at most the length of the longest trial. At the ends of a trial of
-        an array the weights of what is there are scaled to one; for spikes of an .nwb file the recording goes on beyond
-        the trial, and is used there.
+        Standard deviation of a Gaussian filter along time, at most the length of the longest trial. At the ends of a
+        trial of an array, the weights of the samples inside are rescaled to sum to one. Spikes before and after a trial
+        are known, so they are used there.
     decimate : int >= 1
-        Replace each run of so many samples by its mean; a shorter rest at the end of a trial goes.
+        Replace each group of this many consecutive samples by its mean. An incomplete group at the end of a trial is
+        dropped.
     zscore : bool
-        Bring each channel to mean 0 and variance 1 over all its samples. Constant channels stay at 0. Gains of channels
-        change distances: with z-scores each channel has the same say, without them the ones that vary most lead.
+        Scale each channel to mean 0 and variance 1 over all its samples. Constant channels become 0; rounding errors of
+        smoothing do not count as variation. Gains of channels change distances: with z-scores all channels have the
+        same weight, without them the channels that vary most dominate.
     keep_non_finite : bool
-        Let trials pass that hold NaN or infinity, for `omit_trials` to leave out; z-scores come from the other trials.
+        Keep trials that hold NaN or infinity, so that `omit_trials` can leave them out. Z-scores are computed from the
+        other trials.
     align_to, window : str, (float, float) in s, optional
-        .nwb only: trials from window[0] to window[1] around this column of times of the trial table. By default from
-        start_time to stop_time.
+        Spikes only: trials last from window[0] to window[1] relative to the times in this column of the trial table.
+        By default they last from start_time to stop_time.
     trials, units : str, optional
-        .nwb only: which rows of the two tables to use, a condition that is true or false in each row, in the words of
-        `pandas.DataFrame.query`: "correct == 1 and rule == 'fdgo'". ``settings`` says how many were left.
+        Spikes only: which rows of the tables of trials and units to use. A condition in the syntax of
+        `pandas.DataFrame.query` that is true or false in each row: "correct == 1 and rule == 'fdgo'". A column of 0 and
+        1 alone is refused.
 
     Raises
     ------

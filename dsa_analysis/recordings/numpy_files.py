@@ -41,11 +41,10 @@ def read_npz(path: Path) -> Variables:
                 raise DataError(f"{where} is there twice; write the file again")
             if member.flag_bits & 1:
                 variables[name] = "encrypted"
-            elif member.filename.endswith(".npy"):
-                content = archive.read(member)  # to its end, where the checksum is compared
-                variables[name] = _array(io.BytesIO(content), len(content), where)
-            else:
-                variables[name] = "no array"
+                continue
+            content = archive.read(member)  # to its end, where names and checksums are compared
+            is_array = member.filename.endswith(".npy")
+            variables[name] = _array(io.BytesIO(content), len(content), where) if is_array else "no array"
     return variables
 
 

@@ -21,7 +21,7 @@ def smoothed(trials: list[np.ndarray], width: float) -> list[np.ndarray]:
 
 
 def decimated(trials: list[np.ndarray], factor: int, where: str) -> list[np.ndarray]:
-    """The mean of each run of ``factor`` samples; a shorter rest at the end of a trial goes."""
+    """The mean of each ``factor`` consecutive samples; an incomplete group at the end of a trial is dropped."""
     for k, trial in enumerate(trials):
         if len(trial) < factor:
             raise DataError(f"{where}, trial {k} has {len(trial)} samples; decimate = {factor} leaves none")
@@ -50,7 +50,7 @@ def standardised(trials: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def check_width(smooth: float, rate: float, longest: int, where: str) -> float:
-    """``smooth`` in samples; refuse a Gaussian wider than the longest trial, of which nothing but the mean is left."""
+    """``smooth`` in samples; refuse a Gaussian wider than the longest trial, which leaves little but the mean."""
     width = smooth * rate / 1000
     if not width <= longest:
         raise DataError(

@@ -139,12 +139,13 @@ def _as_floats(array: np.ndarray, where: str) -> np.ndarray:
         raise DataError(f"{where} holds whole numbers up to {largest:.3g}; beyond 2^53 they are not exact as floats")
     array = array.astype(array.dtype if array.dtype.kind == "f" and array.itemsize in (4, 8) else float, copy=False)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    with np.errstate(invalid="ignore"):
-        finite = np.abs(array)[np.isfinite(array)] if array.itemsize == 8 else array[:0]
-    if finite.size and finite.max() > LARGEST:
+    if array.itemsize == 8:
+        finite = np.isfinite(array)
+        largest = max(float(array.max(where=finite, initial=0)), -float(array.min(where=finite, initial=0)))
+    if largest > LARGEST:
         raise DataError(
-            f"{where} holds values up to {finite.max():.3g}, whose squares overflow; the file is damaged, or its bytes "
-            f"are in another order than it says"
+            f"{where} holds values up to {largest:.3g}, whose squares overflow; the file is damaged, or its bytes are "
+            f"in another order than it says"
         )
     return array
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from io import StringIO
 from tokenize import generate_tokens, untokenize
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from dsa_analysis.recordings.processing import check_width, reach
 
 if TYPE_CHECKING:
     import pandas as pd
+
+ROUNDING = 1e-6  # s, of times written with few digits
 
 
 def rates(
@@ -38,7 +41,7 @@ def rates(
         raise DataError(f"{where}: spike times of {len(spikes.times)} units, but a table of {len(spikes.units)} units")
     which = select(spikes.units, units, "units", where)
     table = spikes.trials[select(spikes.trials, trials, "trials", where)]
-    times = {int(unit): _rising(spikes.times[unit], unit, where) for unit in np.flatnonzero(which)}
+    times = {unit: _rising(spikes.times[unit], unit, where) for unit in np.flatnonzero(which).tolist()}
     starts, stops = _limits(table, align_to, window, where)
     n_bins = np.floor((stops - starts) * rate + 1e-6)  # a bin that lacks a rounding error is whole
     wrong = np.flatnonzero(~(n_bins >= 1) | ~np.isfinite(n_bins))
@@ -49,6 +52,7 @@ def rates(
             f"{numbers[0]}: {starts[wrong[0]]:g} to {stops[wrong[0]]:g} s); leave them out by trials, such as "
             f"trials='stop_time > start_time'"
         )
+    _warn_of_unobserved(spikes.observed, list(times), starts, stops, where)
     width = check_width(smooth, rate, n_bins.max(), where) if smooth else 0.0
     margin = reach(width)  # so that the Gaussian meets spikes and not the end of the trial
     check_memory(8 * float(n_bins.sum() + 2 * margin) * len(times), f"{where}: bins of {1000 / rate:g} ms")
@@ -76,10 +80,15 @@ def select(table: pd.DataFrame, condition: str | None, what: str, where: str) ->
         raise
     except Exception as problem:  # pandas raises whatever the words in the condition lead it to
         said = " ".join(str(problem).split())
-        raise DataError(f"{asked} cannot be answered ({said}); columns are {', '.join(map(str, table))}") from None
+        raise DataError(f"{asked} cannot be answered ({said}); {_columns(table)}") from None
     if not rows.any():
         raise DataError(f"{asked} leaves none of {len(table)}")
     return rows
+
+
+def _columns(table: pd.DataFrame) -> str:
+    left_out = "; ".join(f"{name}: {why}" for name, why in table.attrs.get("left_out", {}).items())
+    return f"columns are {', '.join(map(str, table))}" + f" (not usable: {left_out})" * bool(left_out)
 
 
 def _parsed(condition: str, table: pd.DataFrame) -> tuple[ast.expr, pd.DataFrame]:
@@ -110,7 +119,7 @@ def _holds(node: ast.expr, table: pd.DataFrame, asked: str) -> np.ndarray:
         example = f"{part} == 1" if part in table else "correct == 1"
         raise DataError(
             f"{asked}: {part!r} is no condition, since it gives {came} and not true or false for each row; say what "
-            f"must hold, such as {example!r}; columns are {', '.join(map(str, table))}"
+            f"must hold, such as {example!r}; {_columns(table)}"
         )
     return value.to_numpy(dtype=bool)
 
@@ -127,10 +136,31 @@ def _limits(
     missing = [name for name in ("start_time", "stop_time") if name not in numeric]
     if missing:
         raise DataError(
-            f"{where}: the table of trials has no times {' and '.join(missing)}, but {', '.join(map(str, table))}; say "
-            f"align_to, one of its columns of times, and window"
+            f"{where}: the table of trials has no times {' and '.join(missing)}; {_columns(table)}; say align_to, one "
+            f"of its columns of times, and window"
         )
     return table["start_time"].to_numpy(float), table["stop_time"].to_numpy(float)
+
+
+def _warn_of_unobserved(
+    observed: list[np.ndarray] | None, units: list[int], starts: np.ndarray, stops: np.ndarray, where: str
+) -> None:
+    """Warn of units that were not observed in whole trials, where no spike does not mean a rate of 0."""
+    if observed is None:
+        return
+    counts = {}
+    for unit in units:
+        begin, end = (observed[unit][:, k] for k in (0, 1))
+        within = (begin <= starts[:, None] + ROUNDING) & (stops[:, None] <= end + ROUNDING)  # (trial, interval)
+        counts[unit] = int((~within.any(1)).sum())
+    wrong = {unit: count for unit, count in counts.items() if count}
+    if wrong:
+        unit, count = next(iter(wrong.items()))
+        warnings.warn(
+            f"{where}: {len(wrong)} of {len(units)} units were not observed during some trials (obs_intervals; unit "
+            f"{unit} in {count} of {len(starts)}), where their rates read 0; leave them out by units or trials",
+            stacklevel=4,
+        )
 
 
 def _rising(times: np.ndarray, unit: int, where: str) -> np.ndarray:

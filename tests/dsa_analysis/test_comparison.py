@@ -195,7 +195,7 @@ def test_frequencies_beyond_the_limit_are_named():
     """8 and 12 Hz at 100 Hz and ten samples ahead both look like 2 Hz."""
     systems = {"theta": turning(8, noise=0.05), "alpha": turning(12, noise=0.05)}
     similarity = compare(systems, n_delays=2, rank=2, steps_ahead=10, dt=10.0, progress=False)
-    with pytest.warns(UserWarning, match="know frequencies only below 5 Hz; those shown may be aliases"):
+    with pytest.warns(UserWarning, match="resolve frequencies only below 5 Hz; those shown may be aliases"):
         modes = explain(similarity, "theta", "alpha").modes
     assert modes["frequency"].to_numpy() == pytest.approx([2, 2], abs=0.2)
     for true, row in zip((8, 12), modes["could_be"], strict=True):
@@ -331,3 +331,13 @@ def test_how_has_to_be_a_comparison():
     with pytest.raises(DataError, match="how came as dict; give a Comparison"):
         compare([turning(2)], how={"n_delays": 3})  # type: ignore[arg-type]
     assert set(METRICS) >= {"angular", "euclidean", "frobenius", "spectral", "cka", "procrustes"}
+
+
+def test_directions_of_another_horizon_are_those_of_a_fit_at_it():
+    x = torch.cat([turning(g, n_times=120, noise=0.1) for g in (1, 3)], -1)
+    options = {"n_delays": [1, 3], "rank": [4], "horizon": [0.01, 0.2, 0.4], "dt": 0.01, "method": "gap"}
+    choice = choose_embedding({"a": x, "b": x.flip(-1)}, **options, progress=False)
+    for m, r, horizon in choice.table.index:
+        operators = [fit_operator(y, n_delays=m, rank=r, horizon=horizon, dt=0.01) for y in (x, x.flip(-1))]
+        expected = np.median([float(operator.matrix.diagonal().mean()) for operator in operators])
+        assert choice.table.loc[(m, r, horizon), "memory"] == pytest.approx(expected, abs=1e-9)

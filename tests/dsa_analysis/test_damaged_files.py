@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from scipy.io import savemat
+from scipy.sparse import coo_array
 
 from dsa_analysis import DataError, load_recording
 
@@ -54,6 +55,10 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "v5.mat": lambda path: savemat(path, {"rates": samples()}),
     "v7.mat": lambda path: savemat(path, {"rates": samples()}, do_compression=True),
     "cells5.mat": _mat5_cells,
+    "others5.mat": lambda path: savemat(
+        path,
+        {"note": "text", "session": {"fs": 9.0, "name": "x"}, "sparse": coo_array(np.eye(3)), "rates": samples()},
+    ),
     "v4.mat": lambda path: savemat(path, {"rates": samples()[0]}, format="4"),
     "v73.mat": _mat73,
     "chunks73.mat": lambda path: _mat73(path, chunks=(2, 10, 3), compression="gzip"),

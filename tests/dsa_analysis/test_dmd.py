@@ -419,7 +419,7 @@ def test_few_transitions_are_warned_about():
     ("trials", "horizon", "message"),
     [
         (np.random.default_rng(0).normal(size=(2, 30, 2)), 1, "trial 0 has 2 channels; the operator was fitted to 3"),
-        (np.random.default_rng(0).normal(size=(2, 5, 3)), 4, "trial 0 has 5 samples; a window and 4 ahead are 6"),
+        (np.random.default_rng(0).normal(size=(2, 5, 3)), 4, "trial 0 has 5 samples; to predict 4 ahead, 6 are needed"),
         (np.random.default_rng(0).normal(size=(2, 30, 3)), 0, "horizon = 0 is not a whole number of at least 1"),
         (np.full((2, 30, 3), np.nan), 1, "trial 0, channel 0: 30 non-finite values"),
     ],

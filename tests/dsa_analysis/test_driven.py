@@ -443,7 +443,7 @@ def test_what_does_not_fit_together_is_refused_naming_the_place(inputs, settings
     [
         (X[..., :4], U, 1, "trial 0 has 4 channels; the operator was fitted to 5"),
         (X, U[..., :2], 1, "trial 0 has 2 inputs; the operator was fitted to 3"),
-        (X[:, :4], U[:, :4], 3, "trial 0 has 4 samples; a window and 3 ahead are 5"),
+        (X[:, :4], U[:, :4], 3, "trial 0 has 4 samples; to predict 3 ahead, 5 are needed"),
         (X, U[:, 1:], 1, "trial 0 has 20 samples and its inputs 19"),
         (X, U, 0, "horizon = 0 is not a whole number of at least 1"),
     ],

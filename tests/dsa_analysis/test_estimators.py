@@ -143,7 +143,7 @@ def test_shorter_windows_are_the_corner_of_longer_ones(
 
 def test_no_window_longer_than_those_computed():
     covariances = lag_covariances(recording(0, 50, n_channels=2), EmbeddingParameters(3, 1))
-    with pytest.raises(DataError, match=r"n_delays = 4 is not within 1 and the 3 delays computed"):
+    with pytest.raises(DataError, match=r"n_delays = 4 is not between 1 and the 3 delays computed"):
         covariances.shortened(4)
 
 
@@ -259,9 +259,9 @@ def test_operators_without_common_weights_are_refused():
         fit_operator(noisy_linear(0.3, seed=0)[1], **WEIGHTED | changed)
         for changed in ({"estimator": "least_squares", "rank": 4}, {"rank": 4}, {"rank": 3})
     )
-    with pytest.raises(DataError, match="operator 'p' was fitted with estimator = 'least_squares', which weights no"):
+    with pytest.raises(DataError, match="operator 'p' was fitted with estimator = 'least_squares', which does not"):
         common_weights({"a": one, "p": plain})
-    with pytest.raises(DataError, match="operators of unequal rank share no weights: 'a' 4, 'b' 3; fit all systems at"):
+    with pytest.raises(DataError, match="operators have different ranks: 'a' 4, 'b' 3; common weights need one rank"):
         common_weights({"a": one, "b": other})
     with pytest.raises(DataError, match="no operators came; at least one is needed"):
         common_weights({})
@@ -351,7 +351,7 @@ def test_unknown_noise_is_nan_where_windows_are_single_samples():
     [
         (
             {"n_delays": 1, "estimator": "signal_weighted"},
-            "system 'A': with n_delays = 1 nothing tells noise from signal; estimator = 'signal_weighted' needs "
+            "system 'A': with n_delays = 1 noise cannot be told from signal; estimator = 'signal_weighted' needs "
             "noise_variance, or n_delays of at least 2",
         ),
         ({"noise_variance": [1.0, 2.0]}, "noise_variance has shape (2,); a number, or one for each of 3 channels"),
@@ -368,7 +368,7 @@ def test_impossible_noise_is_refused(settings, message):
 @quiet
 def test_compensation_without_signal_is_refused_with_the_largest_rank():
     noisy = noisy_linear(0.5, seed=0)[1]
-    with pytest.raises(DataError, match=r"rank = 10 is out of reach; some direction .* less than 5% signal") as refusal:
+    with pytest.raises(DataError, match=r"rank = 10 is out of reach; a direction has less than 5% signal") as refusal:
         fit_operator(noisy, n_delays=4, rank=10, estimator="noise_compensated")
     largest = int(re.findall(r"at most rank = (\d+), or estimator = 'signal_weighted'", str(refusal.value))[0])
     assert 4 <= largest < 10
@@ -378,9 +378,9 @@ def test_compensation_without_signal_is_refused_with_the_largest_rank():
 @pytest.mark.parametrize(
     ("lengths", "conditions", "message"),
     [
-        ((30, 30), ["a"], "1 conditions came for 2 trials"),
-        ((30, 30), ["a", "b"], "no condition has two trials: without repeats nothing tells noise from signal"),
-        ((30, 20), ["a", "a"], "trials of condition 'a' have unequal lengths; repeats match sample by sample"),
+        ((30, 30), ["a"], "conditions has 1 labels for 2 trials; give one for each"),
+        ((30, 30), ["a", "b"], "no condition has two trials: without repeats, noise cannot be told from signal"),
+        ((30, 20), ["a", "a"], "trials of condition 'a' differ in length; repeats must match sample by sample"),
     ],
 )
 def test_repeats_that_tell_nothing_are_refused(lengths, conditions, message):

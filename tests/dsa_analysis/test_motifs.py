@@ -261,7 +261,7 @@ def still(**parameters):
         (lambda: still(rho=()), "rho of lorenz is empty; at least one value is needed"),
         (
             lambda: all_orders(["a", "b"], 3),
-            "3 pieces need as many motifs where repeats are off, but there are 2: a, b",
+            "3 pieces without repeats need 3 motifs, but there are 2: a, b",
         ),
         (lambda: all_orders(["a", "a"], 1), "motifs has a name twice: a, a"),
         (lambda: all_orders(["a"], 0), "n_pieces = 0 is not a whole number of at least 1"),
@@ -276,14 +276,17 @@ def still(**parameters):
         ),
         (
             lambda: compose(MOTIFS | {"ring": Motif("ring", 0.05, {})}, [("ring",)], (9,), n_trials=1, seeds=[0]),
-            r"unequal dimensions cannot be joined: fixed point 3, .*ring 2; lines follow",
+            r"different numbers of dimensions cannot be joined: fixed point 3, .*ring 2 \(a line may",
         ),
-        (lambda: unit_size(torch.ones(2, 5, 3)), "a piece does not move"),
+        (lambda: unit_size(torch.ones(2, 5, 3)), "a piece is constant, so it cannot be scaled to unit size"),
         (lambda: add_noise(torch.ones(2, 5, 3), 1.0, seed=0), r"strength = 1.0 is not in \[0, 1\)"),
         (lambda: add_noise(torch.ones(2, 5, 3), -0.1, seed=0), r"strength = -0.1 is not in \[0, 1\)"),
         (lambda: add_noise(torch.ones(2, 5, 3), 0.5), "give exactly one of seed and generator"),
         (lambda: grown(still(), still(), 1.5), r"share = 1.5 is not in \[0, 1\]"),
-        (lambda: grown(still(), Motif("ring", 0.01, {}), 0.5), "a lorenz does not grow into a ring"),
+        (
+            lambda: grown(still(), Motif("ring", 0.01, {}), 0.5),
+            "start is a lorenz and end is a ring; both must be of the same",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason(call, message):

@@ -48,6 +48,25 @@ def test_blocks_change_nothing():
     torch.testing.assert_close(solve()[0], whole.distance, rtol=0, atol=1e-9)
 
 
+def test_blocks_hold_the_pairs_of_few_systems(monkeypatch):
+    used: list[int] = []
+
+    def counted(operators, first, second, **settings):
+        used.append(len(operators))
+        return align_pairs(operators, first, second, **settings)
+
+    monkeypatch.setattr(dsa_analysis.metrics, "align_pairs", counted)
+    operators = torch.randn(40, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    first, second = torch.triu_indices(40, 40, 1)
+    monkeypatch.setattr(dsa_analysis.metrics.Aligned, "pairs_at_once", lambda metric, n, device: 100)
+    found = solve_pairs(METRICS["angular"], operators, first, second, {"n_starts": 1})
+    assert len(used) == 8
+    assert sum(used) / len(used) < 30  # two or three tiles of 10 x 10, where rows of the matrix would need 40
+    order = torch.randperm(len(first), generator=torch.Generator().manual_seed(2))
+    shuffled = solve_pairs(METRICS["angular"], operators, first[order], second[order], {"n_starts": 1})
+    torch.testing.assert_close(shuffled.distance, found.distance[order], rtol=0, atol=1e-12)
+
+
 def test_workers_change_nothing():
     with joblib.parallel_config("threading", n_jobs=2):
         assert_equal(solve(), solve())

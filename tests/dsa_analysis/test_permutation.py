@@ -164,14 +164,17 @@ def test_same_seed_same_p_and_no_global_state():
     [
         (lambda d, g: permanova(np.where(d > 1, np.nan, d), g), "distances hold NaN or are not symmetric"),
         (lambda d, g: permanova(d + 1, g), "distances are negative, or not zero on the diagonal"),
-        (lambda d, g: permanova(d, [1] * 10), "1 groups came for 10 systems; at least two groups are needed"),
-        (lambda d, g: permanova(d, range(10)), "10 groups came for 10 systems"),
+        (lambda d, g: permanova(d, [1] * 10), "1 groups of 10 systems came; at least two groups are needed"),
+        (lambda d, g: permanova(d, range(10)), "10 groups of 10 systems came"),
         (lambda d, g: permanova(0 * d, g), "all distances are zero"),
-        (lambda d, g: permanova(d, g, blocks=g), "nothing to permute: within each block all systems are of one group"),
-        (lambda d, g: permanova(d, g, units=[0] * 10), "nothing to permute: 1 units in blocks of one each"),
-        (lambda d, g: permanova(d, g, units=list("ab" * 5)), "unit 'a' lies in several groups"),
-        (lambda d, g: permanova(d, g, blocks=[0, 1] * 5, units=np.arange(10) // 2), "unit 0 lies in several blocks"),
-        (lambda d, g: permanova(d, g, blocks=[0]), "1 blocks came for 10 systems"),
+        (lambda d, g: permanova(d, g, blocks=g), "nothing to permute: within each block all systems belong to"),
+        (lambda d, g: permanova(d, g, units=[0] * 10), "nothing to permute: each of 1 units is alone in its block"),
+        (
+            lambda d, g: permanova(d, g, units=list("ab" * 5)),
+            "unit 'a' is in several groups; all systems of a unit must be in",
+        ),
+        (lambda d, g: permanova(d, g, blocks=[0, 1] * 5, units=np.arange(10) // 2), "unit 0 is in several blocks"),
+        (lambda d, g: permanova(d, g, blocks=[0]), "blocks has 1 labels for 10 systems; give one for each"),
         (lambda d, g: permanova(d, g, n_permutations=10), "n_permutations = 10 is not a whole number of at least 99"),
         (lambda d, g: mantel(d, d[:5, :5]), r"design has shape \(5, 5\), the distances \(10, 10\)"),
         (lambda d, g: mantel(d, np.triu(d)), "design is not symmetric"),
@@ -182,7 +185,7 @@ def test_same_seed_same_p_and_no_global_state():
         (lambda d, g: mantel(d, d, method="kendall"), "method = 'kendall' is none of 'spearman', 'pearson'"),
         (lambda d, g: mantel(d[0], g), "a Mantel test needs the distances of all pairs"),
         (lambda d, g: mantel(d[:2, :2], d[:2, :2]), "at least 3 systems"),
-        (lambda d, g: holm([0.1, 1.2]), r"p_values are a list of numbers in \[0, 1\]"),
+        (lambda d, g: holm([0.1, 1.2]), r"p_values is not a list of at least one number in \[0, 1\]"),
     ],
 )
 def test_what_cannot_be_tested_is_refused(call, message):

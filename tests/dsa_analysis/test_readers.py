@@ -5,6 +5,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.io.matlab
 import xarray as xr
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from dsa_analysis import DataError, load_recording, load_recordings
 from dsa_analysis.recordings import READERS, SpikeTrains
+from dsa_analysis.recordings.readers import read
 
 
 @pytest.fixture
@@ -328,6 +331,29 @@ def test_last_axes_of_length_one_that_matlab_drops_are_put_back(version, tmp_pat
         save("two.mat", trials[0])
         with pytest.raises(DataError, match=r"axes were not stated and differ .*MATLAB drops a last axis of length 1"):
             load_recordings([tmp_path / "many.mat", tmp_path / "two.mat"])
+
+
+MATLAB_FILES = sorted((Path(scipy.io.matlab.__file__).parent / "tests" / "data").glob("*.mat"))
+
+
+@pytest.mark.skipif(not MATLAB_FILES, reason="scipy is installed without the files of its tests")
+def test_files_of_matlab_are_read_as_scipy_reads_them():
+    """A hundred files that MATLAB 4 to 7.4 wrote, and some that are damaged."""
+    n_arrays = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in MATLAB_FILES:
+            try:
+                expected = loadmat(path)
+            except Exception:  # scipy raises whatever the damage leads it to
+                continue
+            found = read(path)
+            for name, value in found.items():
+                if isinstance(value, np.ndarray):
+                    np.testing.assert_array_equal(value, expected[name], strict=True)
+                    n_arrays += 1
+            assert found or len(expected) <= 4, path.name
+    assert n_arrays > 30
 
 
 def test_objects_of_version_5_and_text_are_no_numbers(tmp_path, trials):

@@ -135,7 +135,7 @@ def test_windows_need_no_times_of_trials(missing, tmp_path):
     path = write_nwb(tmp_path / "a.nwb", REGULAR, columns)
     found = load_recording(path, sampling_rate=100, align_to="go", window=(0, 0.5))
     assert [trial.shape for trial in found.trials] == [(50, 2)] * 3
-    with pytest.raises(DataError, match=f"no times {' and '.join(missing)}, but .*; say align_to"):
+    with pytest.raises(DataError, match=f"no times {' and '.join(missing)}; columns are .*; say align_to"):
         load_recording(path, sampling_rate=100)
 
 
@@ -152,8 +152,8 @@ def replace(name: str, value: Any) -> Any:
     ("spoil", "message"),
     [
         (replace("units/spike_times_index", None), "has no units/spike_times_index"),
-        (replace("units/spike_times_index", [900, 850]), "does not divide the 901 spike times among the units"),
-        (replace("units/spike_times_index", [850, 900]), "does not divide the 901 spike times"),
+        (replace("units/spike_times_index", [900, 850]), "does not divide the 901 spike_times among the units"),
+        (replace("units/spike_times_index", [850, 900]), "does not divide the 901 spike_times"),
         (replace("units/spike_times_index", np.array([901], np.uint64)), "does not divide"),
         (replace("units/spike_times_index", [899.5, 901.0]), "does not divide"),
         (replace("units/id", None), "the table units has no column id"),
@@ -174,6 +174,35 @@ def test_tables_that_say_less_than_is_needed_are_refused(spoil, message, tmp_pat
         spoil(file)
     with pytest.raises(DataError, match=message):
         load_recording(path, sampling_rate=100)
+
+
+def test_columns_that_cannot_be_used_hinder_no_others(tmp_path):
+    path = write_nwb(tmp_path / "a.nwb", REGULAR, TIMES)
+    with h5py.File(path, "r+") as file:
+        file["intervals/trials/elsewhere"] = h5py.ExternalLink("other.h5", "/x")
+        file["intervals/trials/pairs"] = np.zeros((3, 2))
+        file["intervals/trials/tags"], file["intervals/trials/tags_index"] = np.arange(5), [1, 3, 5]
+    assert len(load_recording(path, sampling_rate=100, trials="start_time > 2").trials) == 2
+    for name, why in {
+        "elsewhere": "is a link to another file",
+        "pairs": "not one value a row",
+        "tags": "several",
+    }.items():
+        with pytest.raises(DataError, match=rf"columns are id, start_time, stop_time \(not usable: .*{name}: .*{why}"):
+            load_recording(path, sampling_rate=100, trials=f"{name} == 1")
+
+
+def test_units_that_were_not_observed_are_warned_about(tmp_path, recwarn):
+    path = write_nwb(tmp_path / "a.nwb", REGULAR, TIMES)
+    with h5py.File(path, "r+") as file:
+        file["units/obs_intervals"] = [[0.0, 4.5], [5.0, 9.0], [0.0, 4.0]]
+        file["units/obs_intervals_index"] = [2, 3]
+    with pytest.warns(UserWarning, match=r"1 of 2 units were not observed during some trials .*unit 1 in 2 of 3"):
+        load_recording(path, sampling_rate=100)
+    recwarn.clear()
+    load_recording(path, sampling_rate=100, units="id == 0")
+    load_recording(path, sampling_rate=100, trials="stop_time < 3")
+    assert not recwarn.list
 
 
 def test_links_within_the_file_are_followed(tmp_path):

@@ -286,10 +286,10 @@ def test_replicates_widen_the_intervals_of_scores(systems, similarity):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda d, g: auroc(d[:, :3], g), r"distances have shape \(10, 3\); systems among themselves, \(k, k\)"),
+        (lambda d, g: auroc(d[:, :3], g), r"distances have shape \(10, 3\); the distances of k systems are \(k, k\)"),
         (lambda d, g: auroc(d + np.triu(d), g), "distances hold NaN or are not symmetric"),
-        (lambda d, g: silhouette(d, g[:9]), "9 groups came for 10 systems"),
-        (lambda d, g: auroc(d, range(10)), "groups hold no two systems of the same group"),
+        (lambda d, g: silhouette(d, g[:9]), "groups has 9 labels for 10 systems; give one for each"),
+        (lambda d, g: auroc(d, range(10)), "groups must contain two systems of the same group and two of different"),
         (lambda d, g: spearman(d, np.where(d > 1, np.inf, d)), "finite numbers"),
         (lambda d, g: auroc_interval(d, g, n_resamples=10), "n_resamples = 10 is not a whole number of at least 100"),
         (lambda d, g: auroc_interval(d, g, confidence=95), "confidence = 95 is not between 0 and 1"),
@@ -310,12 +310,12 @@ def test_halves_and_resamplings_need_trials(systems, similarity):
     single = {name: trials[:1] for name, trials in systems.items()}
     with pytest.raises(DataError, match="system 'a' has one trial; a floor needs two halves, so at least 2 trials"):
         noise_floor(single, **SETTINGS)
-    with pytest.raises(DataError, match="system 'a' has one trial; to draw trials again at least 2 are needed"):
+    with pytest.raises(DataError, match="system 'a' has one trial; at least 2 are needed to resample trials"):
         trial_replicates(single, similarity)
     with pytest.raises(DataError, match="systems a, b are not those compared, a, b, c"):
         trial_replicates({name: systems[name] for name in "ab"}, similarity)
     matrices = compare({name: np.random.default_rng(0).random((3, 3)) for name in "abc"}, **SETTINGS)
-    with pytest.raises(DataError, match="system 'a' was compared as a matrix; it has no trials to draw again"):
+    with pytest.raises(DataError, match="system 'a' was compared as a matrix; it has no trials to resample"):
         trial_replicates(systems, matrices)
     with pytest.raises(DataError, match="metric = 'cka' is none of"):
         noise_floor(systems, **SETTINGS, metric="cka")

@@ -166,15 +166,15 @@ def test_copies_are_the_system_in_other_coordinates(generator):
         (lambda: lorenz(1, 9, seed=0, discard=-1), "discard = -1 is not a whole number of at least 0"),
         (lambda: lorenz(1, 9, seed=0, dt=0), "dt = 0 is not a positive time"),
         (lambda: lorenz(1, 9, seed=0, dt=math.nan), "dt = nan is not a positive time"),
-        (lambda: lorenz(1, 9, seed=0, noise=-1), "noise = -1 needs to be at least 0"),
+        (lambda: lorenz(1, 9, seed=0, noise=-1), "noise = -1 must be at least 0"),
         (lambda: lorenz(1, 9), "give exactly one of seed and generator"),
         (
             lambda: simulate(torch.neg, torch.ones(2), 0.1, 9, noise=1.0),
-            "noise = 1.0 needs to be at least 0, and a gener",
+            "noise = 1.0 must be at least 0 and needs a generator",
         ),
         (
             lambda: lorenz(1, 90, seed=0, dt=1.0),
-            "a trajectory left every bound: dt = 1.0 is too coarse for this system",
+            "a trajectory diverged: dt = 1.0 is too coarse for this system",
         ),
         (lambda: linear([], 1, 9, seed=0), "eigenvalues is empty; at least one is needed"),
         (lambda: linear([-1], 0, 9, seed=0), "n_trials = 0"),

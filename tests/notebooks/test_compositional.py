@@ -17,7 +17,7 @@ SMALL = {
         "sensitivity": {"n_delays": [5], "rank": [3, 5]},
         "n_permutations": 99,
         "dsa": {"n_delays": 5, "rank": 4, "n_starts": 1},
-        "horizons": {"values": [0.03]},
+        "horizons": {"values": [0.01, 0.03]},
     }
 }
 
@@ -27,7 +27,7 @@ def test_two_pieces_of_three_motifs_run_and_results_are_read_again(run_small, tm
     assert "6 sequences of 2 of 3 motifs" in said
     assert "15 pairs, 2 seeds" in said
     assert "motifs in the same place, operators per piece" in said
-    assert "DSA at horizon 0.03 less one step" in said
+    assert "DSA at horizon 0.03 less horizon 0.01" in said
     results = tmp_path / "results"
     stored = {path: path.stat().st_mtime_ns for path in (results / "compositional").glob("*.nc")}
     assert {path.name for path in stored} == {"distances.nc", "horizons.nc", "sensitivity.nc"}

@@ -84,7 +84,7 @@ def _present(device: str) -> str:
 
 
 def _beside_config(path: Path, info: ValidationInfo) -> Path:
-    return Path(info.context or ".") / path
+    return Path(info.context or ".") / path.expanduser()
 
 
 def _known(rule: str) -> str:

@@ -1,0 +1,250 @@
+"""Distances between recordings of the same system, and between systems whose trials are drawn again.
+
+They tell how much of a distance comes from the choice of trials: the noise floor, and the replicates for intervals.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dsa_analysis.alignment import as_operators
+from dsa_analysis.comparison import Comparison, as_comparison
+from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_count
+from dsa_analysis.dmd import Operator, fit
+from dsa_analysis.inference import as_distances, refuse_replicates
+from dsa_analysis.metrics import is_matched
+from dsa_analysis.operators import Key, fit_all
+from dsa_analysis.pairs import Systems, solve_pairs
+from dsa_analysis.similarity import Similarity
+from dsa_analysis.windows import cut
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def noise_floor(
+    systems: Any,
+    how: Comparison | None = None,
+    *,
+    n_splits: int = 5,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    **choices: Any,
+) -> "pd.Series":
+    """Distance between two halves of the trials of each system: smaller distances cannot be told from zero.
+
+    It is the mean over several splits. The first compares odd with even trials; the others draw halves at random. Both
+    halves have the same number of trials; if a system has an odd number, one trial is left out. A half has only half of
+    the trials, so the noise floor of all trials is somewhat lower.
+
+    Parameters
+    ----------
+    systems : as in `compare`, as data
+    how : Comparison, optional
+        As for `compare`. Its seed is also used to draw the splits.
+    n_splits : int >= 1
+        Time grows in proportion. The result of a single split of few trials is uncertain.
+    device : str or torch.device, optional
+        As in `compare`.
+    progress : bool
+        Show bars on stderr for what takes more than two seconds.
+    **choices
+        Fields of `Comparison`, which override those of ``how``.
+
+    Returns
+    -------
+    pandas.Series
+        One distance for each system, by label.
+
+    Raises
+    ------
+    DataError
+        A system with one trial, windows, a metric that compares matched trials (a system has only one set of these), or
+        anything that `compare` refuses.
+    """
+    import pandas as pd
+
+    how = as_comparison(how, choices)
+    if is_matched(how.metric):
+        raise DataError(
+            f"metric = {how.metric.name!r} compares matched trials, and a system has only one set of them: it has no "
+            f"noise floor"
+        )
+    if how.windows is not None:
+        raise DataError("the noise floor is computed from whole trials: leave windows out, or cut the trials first")
+    check_count("n_splits", n_splits)
+    trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
+    for name, parts in trials.items():
+        if len(parts) < 2:
+            raise DataError(f"system {name!r} has one trial; a floor needs two halves, so at least 2 trials")
+    generator = np.random.default_rng(how.seed)
+    halves: list[dict[Key, Any]] = [{}, {}]
+    for split in range(n_splits):
+        for name, parts in trials.items():
+            n = len(parts) // 2
+            order = generator.permutation(len(parts)) if split else np.r_[0 : 2 * n : 2, 1 : 2 * n : 2]
+            for side, chosen in enumerate((order[:n], order[n : 2 * n])):
+                called = f"{name}, half {2 * split + side}"
+                halves[side][Key(name, 2 * split + side, called=called)] = [parts[i] for i in np.sort(chosen)]
+    everyone = halves[0] | halves[1]
+    values = _needed(everyone, how, progress)
+    first = torch.arange(len(halves[0]))
+    if isinstance(values, torch.Tensor):
+        first = first.to(values.device)
+    names = [f"system {str(key)!r}" for key in everyone]
+    solved = solve_pairs(how.metric, values, first, first + len(first), how.options(), names=names, progress=progress)
+    floor = solved.distance.view(n_splits, -1).mean(0).cpu().numpy()
+    return pd.Series(floor, index=list(trials), name="noise floor")
+
+
+def _needed(pieces: dict[Key, Any], how: Comparison, progress: bool) -> Systems:
+    """What the metric compares (trials, operators or eigenvalues), for each of some sets of trials."""
+    if how.metric.needs == "trials":
+        return list(pieces.values())
+    stacked = as_operators(list(fit_all(pieces, how, None, progress, stacklevel=5).values()), "operators")
+    return stacked if how.metric.needs == "operators" else torch.linalg.eigvals(stacked)
+
+
+def trial_replicates(
+    systems: Any,
+    similarity: Similarity,
+    *,
+    n_replicates: int = 100,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> np.ndarray:
+    """Distances between systems whose trials were resampled with replacement (as many trials as there are).
+
+    They show how much a distance depends on the choice of trials. Give them to `distance_intervals`, or to the other
+    intervals as ``replicates``. Systems are compared as in ``similarity``, and each replicate takes as long as that
+    comparison.
+
+    Parameters
+    ----------
+    systems : as in `compare`, as data
+        The systems that were compared.
+    similarity : Similarity
+        Of ``systems`` among themselves. If they were compared window by window, a trial is drawn with all of its
+        windows, and distances are again means over windows.
+    n_replicates : int >= 1
+    seed : int >= 0
+        Seed of the resampling.
+    device : str or torch.device, optional
+        As in `compare`.
+    progress : bool
+        Show a bar on stderr for what takes more than two seconds.
+
+    Returns
+    -------
+    ndarray, (n_replicates, k, k)
+        In the unit of the metric.
+
+    Raises
+    ------
+    DataError
+        Systems that are operators, that have a single trial, or that are not those of ``similarity``.
+    """
+    check_count("n_replicates", n_replicates)
+    check_count("seed", seed, 0)
+    trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
+    if tuple(trials) != similarity.labels or similarity.two_sided:
+        raise DataError(f"systems {', '.join(trials)} are not those compared, {', '.join(similarity.labels)}")
+    for name, parts in trials.items():
+        if len(parts) < 2:
+            raise DataError(f"system {name!r} has one trial; at least 2 are needed to resample trials")
+    how = similarity.comparison
+    pieces: Pieces = [trials]
+    if how.windows is not None:
+        cuts = {name: cut(parts, how.windows, name) for name, parts in trials.items()}
+        pieces = [{name: own[window] for name, own in cuts.items()} for window in how.windows]
+    generator, k, together = np.random.default_rng(seed), len(trials), is_matched(how.metric)
+    rows, columns = np.triu_indices(k, 1)
+    index = [torch.from_numpy((k * np.arange(len(pieces))[:, None] + some).ravel()) for some in (rows, columns)]
+    result = np.zeros((n_replicates, k, k))
+    redrawn = _redrawn(similarity)
+    for replicate in tqdm(range(n_replicates), desc="replicates", delay=2, leave=False, disable=not progress):
+        order, chosen = np.empty(0, int), {}
+        for name, parts in trials.items():
+            if not together or not len(order):  # matched trials are drawn together
+                order = generator.integers(len(parts), size=len(parts))
+            chosen[name] = order
+        drawn = redrawn([{name: [own[i] for i in chosen[name]] for name, own in piece.items()} for piece in pieces])
+        solved = solve_pairs(how.metric, drawn, *index, options=how.options()).distance.cpu().numpy()
+        result[replicate, rows, columns] = result[replicate, columns, rows] = solved.reshape(len(pieces), -1).mean(0)
+    return result
+
+
+Pieces = list[dict[str, list[torch.Tensor]]]  # of each window, the trials of each system
+
+
+def _redrawn(similarity: Similarity) -> Callable[[Pieces], Systems]:
+    """A function from pieces of the systems to what the metric compares, fitted as in the comparison.
+
+    Alignments are solved from new starts. If they start from the alignment of all trials, most end in a worse optimum,
+    because the axes of each system turn with the trials, and this saves less than half of the time.
+    """
+    how = similarity.comparison
+    if how.metric.needs == "trials":
+        return lambda pieces: [trials for piece in pieces for trials in piece.values()]
+    old = [similarity.operators[label] for label in similarity.labels]
+    by_window = [tuple(old)] if how.windows is None else list(zip(*old, strict=True))
+    for label, operator in zip(similarity.labels, by_window[0], strict=True):
+        if not isinstance(operator, Operator):
+            raise DataError(f"system {label!r} was compared as a matrix; it has no trials to resample")
+
+    def refit(pieces: Pieces) -> torch.Tensor:
+        matrices = torch.stack(
+            [
+                fit(parts, operator.parameters, name, how.noise_of(name))[0].matrix
+                for operators, piece in zip(by_window, pieces, strict=True)
+                for operator, (name, parts) in zip(operators, piece.items(), strict=True)
+            ]
+        )
+        return matrices if how.metric.needs == "operators" else torch.linalg.eigvals(matrices)
+
+    return refit
+
+
+def distance_intervals(
+    similarity: Similarity | np.ndarray, replicates: np.ndarray, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence limits of each distance, over the choice of trials.
+
+    Noise that is independent of the difference adds its variance b to the square of a distance: once in the estimate d,
+    and once more in each replicate r. So b = mean r^2 - d^2, and the limits are quantiles of r^2 - 2 b. They are not
+    reflected about d^2, as in the basic bootstrap, because squares are skewed to the right and reflection would put the
+    skew on the wrong side, most of all near the noise.
+
+    Coverage was measured for 95% limits on simulated systems of 12 trials (the distance between equal systems is then
+    about 0.09), against the distance that 20,000 trials give. Of 120 sets, 0.88 (angular) and 0.93 (spectral) cover
+    distances of 0.45 and 0.39, and 0.93 and 0.95 cover distances of 0.14 and 0.12. Of 100 pairs of equal systems, 99
+    have a lower limit of 0. With so few trials, intervals of any bootstrap are somewhat narrow.
+
+    Parameters
+    ----------
+    similarity : Similarity or (k, k)
+        Of the systems among themselves.
+    replicates : (n, k, k), n >= 20
+        From `trial_replicates`.
+    confidence : float in (0, 1)
+
+    Returns
+    -------
+    low, high : ndarray, (k, k) each
+        In the unit of the metric. A lower limit of 0 means that the systems cannot be told apart with these trials.
+
+    Raises
+    ------
+    DataError
+        Replicates of another shape, fewer than 20 of them, or distances that are not square, symmetric and finite.
+    """
+    distances = as_distances(similarity)
+    refuse_replicates(replicates, distances, 20)
+    tails = (1 - confidence) / 2, (1 + confidence) / 2
+    noise = (replicates**2).mean(0) - distances**2
+    low, high = np.quantile(replicates**2, tails, 0) - 2 * noise
+    return np.sqrt(low.clip(0)), np.sqrt(high.clip(0))  # the square that is estimated cannot be negative
