@@ -41,6 +41,7 @@ SMALL = {
             "measure": {"dsa": {"n_delays": 2, "rank": 3, "n_starts": 2}},
             "measures": {"DSA": {}, "unmatched": {"trials": "unmatched"}, "CKA": {"dsa": {"metric": "cka"}}},
             "shown": ["DSA", "CKA"],
+            "also_judged": [],
             "learning": ["both_frozen"],
             "n_splits": 1,
             "n_permutations": 99,
@@ -53,13 +54,11 @@ SMALL = {
 def test_activity_notebook_states_its_claims_in_numbers_and_saves_its_figures(run_small, tmp_path):
     said = printed(run_small("Activity_and_Representation", SMALL))
     assert "all steps after 20 steps" in said
-    judged = ("met", "MET", "undecided")
-    verdicts = [line for line in said.splitlines() if line.endswith(judged) and " what" not in line]
-    about_networks = [line for line in verdicts if "DSA" in line or "CKA" in line]
-    assert len(about_networks) == 8
-    assert not any("NOT MET" in line for line in about_networks)  # one of met, not met, undecided
-    assert len(verdicts) > 14
-    assert verdicts[0].lower().endswith("not met")  # networks of 20 steps do not perform
+    verdicts = [line for line in said.splitlines() if line.endswith((" met", " undecided"))]
+    of_groups = [line for line in verdicts if "DSA" in line or "CKA" in line]
+    assert len(of_groups) == 10
+    assert len(verdicts) - len(of_groups) == 7  # on networks of many rules; there are no fixed points to judge
+    assert not verdicts[0].endswith("  met")  # networks of 20 steps do not perform
     figures = tmp_path / "results" / "figures"
     assert len(list(figures.glob("activity_*.png"))) == 10
     assert len(list(figures.glob("groups_*.png"))) == 7

@@ -207,6 +207,9 @@ def test_command_wants_files_or_groups(folder, capsys):
     ("change", "message"),
     [
         ({"shown": ["DSA", "CCA"]}, "shown: CCA is not one of the measures, DSA, unmatched, CKA"),
+        ({"also_judged": ["CCA"]}, "also_judged: CCA is not one of the measures, DSA, unmatched, CKA"),
+        ({"also_judged": ["CKA"]}, "also_judged: CKA is listed twice; remove it"),
+        ({"shown": ["DSA", "DSA"]}, "shown: DSA is listed twice; remove it"),
         ({"periods": ["stim3"]}, "comparison.periods: contextdelaydm1 has no stim3; it has fix1, stim1, delay1"),
         ({"learning": ["none"]}, "comparison.learning: none is not one of the groups, untrained, master"),
         ({"learning": ["delay"]}, "comparison.learning: delay does not learn contextdelaydm1 last; remove it"),

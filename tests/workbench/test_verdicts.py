@@ -63,13 +63,15 @@ def made_up(seed: int, noise: float = 0.1, p: float = 0.01, n_points: int = 8):
     first, second = np.triu_indices(n_points, 1)
     pairs = pd.DataFrame({"system_a": first, "system_b": second, "jacobians": np.abs(x[first] - x[second])})
     pairs["operators"] = pairs["jacobians"] + 0.01 * generator.uniform(size=len(pairs))
-    tests = pd.DataFrame({"measure": ["DSA", "CKA"], "r_squared": 0.8, "p": p, "n_permutations": 999, "exact": False})
+    tests = pd.DataFrame({"measure": ["DSA", "CKA"], "r_squared": [0.8 + 0.01 * seed, 0.6], "p": p, "exact": False})
+    tests["n_permutations"] = 999
     return SimpleNamespace(
         seed=seed,
         ours=Ours("the same"),
         concerns=Counter({f"warned of in seed {seed}": 2}),
         how=SimpleNamespace(
             shown=("DSA", "CKA"),
+            judged=("DSA", "CKA"),
             claims=SimpleNamespace(**CLAIMS),
             measures={name: SimpleNamespace(trials=trials) for name, trials in MEASURES.items()},
         ),
@@ -111,6 +113,20 @@ def test_several_studies_have_intervals_over_seeds(studies):
     truth = table.loc["distances between operators with those between Jacobians, 24 fixed points, rho"]
     assert truth["verdict"] == "met"
     assert all("seeds" in seen or "permutations" in seen for seen in table["seen"])
+
+
+def test_measures_are_compared_within_each_seed(studies):
+    table = verdicts(studies).set_index("what")
+    own = table.loc["groups explain more by DSA than by CKA, difference of R2"]
+    assert own["seen"] == f"{str(mean_interval([0.2, 0.21, 0.22])).replace('(n = 3)', '(n = 3 seeds)')}"
+    assert (own["claim"], own["verdict"]) == ("> 0", "met")
+    own = table.loc[f"DSA orders parts, {FROZEN}, no worse than CKA, difference of rho"]
+    rho = {
+        name: [study.scores.loc[(name, f"parts shared, {FROZEN}"), "rho"] for study in studies]
+        for name in ("DSA", "CKA")
+    }
+    change = mean_interval(np.subtract(rho["DSA"], rho["CKA"]))
+    assert own["seen"] == f"{change.mean:.3f} [{change.low:.3f}, {change.high:.3f}] (n = 3 seeds)"
 
 
 def test_groups_differ_only_if_they_do_in_every_seed():

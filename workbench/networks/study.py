@@ -62,10 +62,10 @@ class GroupStudy:
     def complete(self) -> "GroupStudy":
         """Train the networks and compute all tables, on the engine of the settings. What is stored is read."""
         with engine(self.settings.engine):
-            for name in self.how.shown:
+            for name in self.how.judged:
                 self.among(name)
-                if self.has_floor(name):
-                    self.floors(name)
+            for name in filter(self.has_floor, self.how.shown):
+                self.floors(name)
             _ = self.scores, self.over_learning, self.within_runs, self.group_tests
             _ = self.jacobian_modes, self.jacobian_pairs
         return self
@@ -192,11 +192,11 @@ class GroupStudy:
 
     @cached_property
     def group_tests(self) -> "pd.DataFrame":
-        """PERMANOVA of whether groups differ, by the measures shown.
+        """PERMANOVA of whether groups differ, by the measures that the claims compare.
 
         ``r_squared``, ``p``, ``n_permutations``, ``exact`` as in `dsa_analysis.PermutationTest`, by measure.
         """
-        among = {name: self.among(name) for name in self.how.shown}
+        among = {name: self.among(name) for name in self.how.judged}
         return self._shelf.table("group_tests", lambda: tables.group_tests(self, among)).set_index("measure")
 
     @cached_property

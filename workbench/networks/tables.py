@@ -41,19 +41,22 @@ def scores(study: "GroupStudy", table: "pd.DataFrame") -> "pd.DataFrame":
     """Spearman's rho of the distances of `to_reference` with what networks know: see `GroupStudy.scores`."""
     import pandas as pd
 
-    table = table[table["family"] != REFERENCE]
-
     def of_measure(name: str) -> "pd.DataFrame":
         own, rows = table[table["measure"] == name], []
-        asked = {"performance": (own, "performance")}
-        asked |= {f"parts shared, {family}": (own[own["family"] == family], "shared") for family in FAMILIES[1:]}
-        for question, (of, column) in asked.items():
-            if of[column].nunique() > 1:
-                distance, known = of["distance"].to_numpy(), of[column].to_numpy()
+        for question in ("performance", *(f"parts shared, {family}" for family in FAMILIES[1:])):
+            distance, known = _asked(own, question)
+            if len(np.unique(known)) > 1:
                 rows.append((name, question, *spearman_interval(distance, known, seed=study.seed)))
         return pd.DataFrame(rows, columns=["measure", "question", "rho", "low", "high", "n"])
 
     return pd.concat(study.in_parallel(of_measure, study.measures, "scores"), ignore_index=True)
+
+
+def _asked(own: "pd.DataFrame", question: str) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of the networks that a question of `scores` is about, and what they know. ``own``: one measure."""
+    family = question.removeprefix("parts shared, ")
+    of = own[own["family"] != REFERENCE] if question == "performance" else own[own["family"] == family]
+    return of["distance"].to_numpy(), of["performance" if question == "performance" else "shared"].to_numpy()
 
 
 def over_learning(study: "GroupStudy") -> "pd.DataFrame":
@@ -156,8 +159,10 @@ def of_runs(learning: "pd.DataFrame") -> "pd.Series":
     return by_run[["distance", "performance"]].apply(rho).dropna()
 
 
-def difference(table: "pd.DataFrame", measure: str, other: str, seed: int = 0) -> tuple[float, float, float]:
-    """Difference between two measures in their rho of distance with performance.
+def difference(
+    table: "pd.DataFrame", measure: str, other: str, seed: int = 0, question: str = "performance"
+) -> tuple[float, float, float]:
+    """Difference between two measures in their rho of distance with what networks know.
 
     Parameters
     ----------
@@ -167,6 +172,8 @@ def difference(table: "pd.DataFrame", measure: str, other: str, seed: int = 0) -
         Names of measures; rho of ``other`` is subtracted.
     seed : int >= 0
         Seed of the bootstrap.
+    question : str
+        As in `GroupStudy.scores`.
 
     Returns
     -------
@@ -175,14 +182,12 @@ def difference(table: "pd.DataFrame", measure: str, other: str, seed: int = 0) -
     """
     from scipy.stats import bootstrap
 
-    known = table[table["family"] != REFERENCE]
-    a, b = (known.loc[known["measure"] == name, "distance"].to_numpy() for name in (measure, other))
-    performance = known.loc[known["measure"] == measure, "performance"].to_numpy()
+    (a, known), (b, _) = (_asked(table[table["measure"] == name], question) for name in (measure, other))
     found = bootstrap(
-        (a, b, performance), _difference_of_rho, paired=True, vectorized=True, n_resamples=999, method="percentile",
+        (a, b, known), _difference_of_rho, paired=True, vectorized=True, n_resamples=999, method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return float(_difference_of_rho(a, b, performance)), float(found.low), float(found.high)
+    return float(_difference_of_rho(a, b, known)), float(found.low), float(found.high)
 
 
 def _difference_of_rho(a: np.ndarray, b: np.ndarray, known: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -8,6 +8,7 @@ which is narrower than it would be over seeds.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -99,34 +100,46 @@ def _refuse_mixed(studies: Studies) -> None:
 
 def _on_performance(studies: Studies) -> Iterator[Claim]:
     how = studies[0].how
-    method, *others = how.shown
-    yield _claim(
-        studies,
-        f"{method}: distance to the reference with performance, rho",
-        over_seeds(studies, _score(method, "performance"), rho_interval),
-        "<=",
-        how.claims.performance,
-        of="networks",
-    )
-    for other in others:
-        what = f"{method} tracks performance no worse than {other}, difference of rho"
-        yield _claim(studies, what, over_seeds(studies, _difference(method, other)), "<=", 0, of="networks")
+    for measure in how.judged:
+        is_method = measure == how.judged[0]
+        yield _claim(
+            studies,
+            f"{measure}: distance to the reference with performance, rho",
+            over_seeds(studies, _score(measure, "performance"), rho_interval),
+            "<=" if is_method else None,
+            how.claims.performance,
+            of="networks",
+        )
+    yield from _no_worse(studies, "performance", "tracks performance")
 
 
 def _on_parts(studies: Studies) -> Iterator[Claim]:
-    shown, asked = studies[0].how.shown, studies[0].scores.index
+    judged, asked = studies[0].how.judged, studies[0].scores.index
     for family in (BEFORE, FROZEN, FREE):
-        for measure in shown:
-            if (measure, question := f"parts shared, {family}") in asked:
-                claimed = measure == shown[0] and family != FREE
-                yield _claim(
-                    studies,
-                    f"{measure}: distance with {question}, rho",
-                    over_seeds(studies, _score(measure, question), rho_interval),
-                    "<" if claimed else None,
-                    0,
-                    of="networks",
-                )
+        question = f"parts shared, {family}"
+        if (judged[0], question) not in asked:
+            continue
+        for measure in judged:
+            yield _claim(
+                studies,
+                f"{measure}: distance with {question}, rho",
+                over_seeds(studies, _score(measure, question), rho_interval),
+                "<" if measure == judged[0] and family != FREE else None,
+                0,
+                of="networks",
+            )
+        if family == FROZEN:
+            yield from _no_worse(studies, question, "orders parts, recurrent weights frozen,")
+
+
+def _no_worse(studies: Studies, question: str, does: str) -> Iterator[Claim]:
+    """Claims on the difference of rho between the method and each other measure, paired within networks."""
+    method, *others = studies[0].how.judged
+    for other in others:
+        change = over_seeds(studies, _difference(method, other, question))
+        yield _claim(
+            studies, f"{method} {does} no worse than {other}, difference of rho", change, "<=", 0, of="networks"
+        )
 
 
 def _on_learning(studies: Studies) -> Iterator[Claim]:
@@ -144,9 +157,14 @@ def _on_learning(studies: Studies) -> Iterator[Claim]:
 
 def _on_groups(studies: Studies) -> Iterator[Claim]:
     how = studies[0].how
-    for measure in how.shown:
-        r_squared = [study.group_tests.loc[measure, "r_squared"] for study in studies]
-        yield _claim(studies, f"{measure}: variance of distances that groups explain, R2", r_squared)
+    r_squared = {name: np.array([study.group_tests.loc[name, "r_squared"] for study in studies]) for name in how.judged}
+    for measure, each in r_squared.items():
+        yield _claim(studies, f"{measure}: variance of distances that groups explain, R2", each)
+    method, *others = how.judged
+    for other in others:
+        gain = r_squared[method] - r_squared[other]
+        yield _claim(studies, f"groups explain more by {method} than by {other}, difference of R2", gain, ">", 0)
+    for measure in how.judged:
         p = max((_p_of_groups(study, measure) for study in studies), key=lambda interval: interval.mean)
         what = f"{measure}: groups differ, PERMANOVA, {'p' if len(studies) == 1 else 'largest p of all seeds'}"
         yield Claim(what, p, "<=", how.claims.p_value, of="permutations")
@@ -156,8 +174,8 @@ def _on_trials(studies: Studies) -> Iterator[Claim]:
     how = studies[0].how
     for name, measure in how.measures.items():
         if measure.trials == "unmatched":
-            what = f"{name}: rho with performance minus that of {how.shown[0]}"
-            change = over_seeds(studies, _difference(name, how.shown[0]))
+            what = f"{name}: rho with performance minus that of {how.judged[0]}"
+            change = over_seeds(studies, _difference(name, how.judged[0], "performance"))
             yield _claim(studies, what, change, "within", how.claims.unmatched, of="networks")
 
 
@@ -198,12 +216,17 @@ def _score(measure: str, question: str) -> Callable[[GroupStudy], Interval]:
     return find
 
 
-def _difference(measure: str, other: str) -> Callable[[GroupStudy], Interval]:
-    """Difference of rho with performance, with its bootstrap interval over networks."""
+def _difference(measure: str, other: str, question: str) -> Callable[[GroupStudy], Interval]:
+    """Difference of rho between two measures, with its bootstrap interval over networks.
+
+    With few networks some resamples know all the same and have no rho: the limits are NaN then.
+    """
 
     def find(study: GroupStudy) -> Interval:
-        n = int(study.scores.loc[(measure, "performance"), "n"])
-        return Interval(*difference(study.to_reference, measure, other, study.seed), n)
+        n = int(study.scores.loc[(measure, question), "n"])
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The BCa confidence interval cannot be calculated")
+            return Interval(*difference(study.to_reference, measure, other, study.seed, question), n)
 
     return find
 

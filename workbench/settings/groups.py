@@ -94,16 +94,26 @@ class GroupComparison(Section):
     measure: Measure
     measures: Annotated[Mapping[str, Annotated[Measure, Inherits("measure")]], Field(min_length=1)]
     shown: Annotated[tuple[str, ...], Field(min_length=1)]
+    also_judged: tuple[str, ...]
     learning: tuple[str, ...]
     n_splits: Count
     n_permutations: Count
     jacobians: JacobianTruth
     claims: GroupClaims
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The measures that the claims compare. The first is the method."""
+        return (*self.shown, *self.also_judged)
+
     def problems(self) -> Iterator[str]:
-        for name in self.shown:
-            if name not in self.measures:
-                yield f"shown: {name} is not one of the measures, {', '.join(self.measures)}"
+        for key, names in (("shown", self.shown), ("also_judged", self.also_judged)):
+            for name in names:
+                if name not in self.measures:
+                    yield f"{key}: {name} is not one of the measures, {', '.join(self.measures)}"
+        for n, name in enumerate(self.judged):
+            if name in self.judged[:n]:
+                yield f"{'also_judged' if n >= len(self.shown) else 'shown'}: {name} is listed twice; remove it"
 
 
 @dataclass(frozen=True)
