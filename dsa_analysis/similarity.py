@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MATRICES = ("distances", "lower_bounds", "agreement", "converged")
+SEAL = b"compute-alike sha256"  # and the hash of all bytes before it, at the end of a file, which HDF5 ignores
 FORMAT = 3  # of the files written by Similarity.save; 2 can be read too
 
 
@@ -183,7 +184,8 @@ class Similarity:
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             # written in memory first: HDF5 aborts the interpreter if a disk is full
-            temporary.write_bytes(dataset.to_netcdf(engine="h5netcdf"))
+            data = bytes(dataset.to_netcdf(engine="h5netcdf"))
+            temporary.write_bytes(data + SEAL + hashlib.sha256(data).digest())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -204,6 +206,7 @@ class Similarity:
         if not path.is_file():
             raise DataError(f"{path} is not a file ({path.absolute()}); give one written by Similarity.save")
         try:
+            _check_seal(path)
             with xr.open_dataset(path, engine="h5netcdf") as file:
                 dataset = file.load()
             if dataset.attrs.pop("checksum") != _checksum(dataset):
@@ -247,6 +250,18 @@ def _read_attributes(attributes: Any, names_differ: bool) -> tuple[Comparison, d
     described = json.loads(attributes["metric_is"])
     comparison = Comparison.from_dict(json.loads(attributes["comparison"]), described)
     return comparison, settings, bool(attributes["two_sided"])
+
+
+def _check_seal(path: Path) -> None:
+    """Refuse a file whose bytes are not those that were written: HDF5 can search damaged ones without end.
+
+    Files of version 0.1 have no seal, and are checked once they are read.
+    """
+    data = path.read_bytes()
+    end = len(data) - hashlib.sha256().digest_size
+    sealed = data[max(0, end - len(SEAL)) : end] == SEAL
+    if sealed and hashlib.sha256(data[: end - len(SEAL)]).digest() != data[end:]:
+        raise ValueError("its contents do not match its checksum")
 
 
 def _checksum(dataset: "xr.Dataset") -> str:
