@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dsa_analysis import (
+    Comparison,
     align,
     auroc_interval,
     choose_embedding,
@@ -198,7 +199,7 @@ def test_recording_written_otherwise_is_the_same_system(case, change):
 def test_distances_of_any_set_are_those_of_its_pairs(drawn, metric, data):
     """Symmetric, zero on the diagonal, between their bound and pi, and the same in any order and company."""
     systems, embedding = drawn
-    budget = {"metric": metric, "n_starts": 4, "progress": False}
+    budget = {"how": Comparison(n_starts=4).override(metric=metric), "progress": False}
     found = compare(systems, **embedding, **budget)
     k, D = len(systems), found.distances
     assert D.shape == (k, k)

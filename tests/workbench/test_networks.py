@@ -73,7 +73,7 @@ def test_matched_trials_are_the_same_for_all_networks_and_unmatched_ones_differ(
 
 
 def test_pieces_are_periods_or_answers_and_inputs_may_be_modelled(study):
-    measure, stages = study.how.measures["DSA"], {"delay": study.trained.network("delay")}
+    measure, stages = study.how.measures["one sample ahead"], {"delay": study.trained.network("delay")}
     whole = study.systems(measure, stages)["delay", 0]["whole"]
     by_period = study.systems(replace(measure, by="period"), stages)["delay", 0]
     assert list(by_period) == list(study.how.periods)
@@ -185,7 +185,7 @@ def test_what_was_computed_is_read_until_something_changes(study, folder, monkey
 def test_command_writes_a_report_with_all_verdicts(study, folder, capsys):
     assert main(["compare", "--groups", "--config", str(folder / "config.yaml"), "--output", str(folder / "out")]) == 0
     said = capsys.readouterr().out
-    out = folder / "out" / "seed_0"
+    out = folder / "out" / f"seed_{study.seed}"
     page = (out / "report.html").read_text()
     for what in verdicts(study)["what"]:
         assert what in said

@@ -227,6 +227,7 @@ def test_inherited_value_that_does_not_fit_is_shown_where_it_stands(config):
     n = config.set("dsa.n_delays", "150")
     pieces, sliding = config.line("compositional.pieces"), config.line("compositional.sliding.length")
     config.set("compositional.pieces", "[140, 140, 140]")
+    config.set("geometry_or_dynamics.conditions.recordings.n_times", "300")
     assert [line.split(" samples")[0] for line in report(config)] == [
         f"config.yaml:{pieces}: compositional.pieces: piece 1 of 3 has 140",
         f"config.yaml:{sliding}: compositional.sliding.length: a window has 150",
@@ -247,7 +248,7 @@ def test_inherited_value_that_does_not_fit_is_shown_where_it_stands(config):
         ("groups.comparison.measures.CKA.dsa.rank", "5", "rank = 5 has no effect with metric = 'cka'"),
         ("groups.comparison.measures.CKA.dsa.ridge", "1e-8", "has no effect with metric = 'cka'; leave it out"),
         ("groups.comparison.measures.eigenvalues.dsa.n_starts", "8", "n_starts = 8 has no effect with metric = 'spect"),
-        ("groups.comparison.measures.by period.dsa.horizon", "70", "horizon = 70 is not a whole number of samples"),
+        ("groups.comparison.measures.half a second.dsa.horizon", "70", "horizon = 70 is not a whole number of samples"),
         ("multitask.network.n_rn", "4", "unknown key; did you mean 'n_rnn'?"),
         ("dsa_epochs.estimators.published.n_delays", "auto", "n_delays = 'auto' has to be chosen first"),
     ],
