@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     """A folder with a config.yaml of six tiny groups of two networks each."""
     folder = tmp_path_factory.mktemp("groups")
     values = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
-    small = {"device": "cpu", "engine": SMALL["engine"], "groups": SMALL["groups"]}
+    small = {"device": "cpu", "engine": SMALL["engine"], "groups": SMALL["groups"] | {"seeds": [0]}}
     (folder / "config.yaml").write_text(yaml.safe_dump(changed(values, small), sort_keys=False))
     return folder
 
@@ -73,7 +73,7 @@ def test_matched_trials_are_the_same_for_all_networks_and_unmatched_ones_differ(
 
 
 def test_pieces_are_periods_or_answers_and_inputs_may_be_modelled(study):
-    measure, stages = study.how.measures["one sample ahead"], {"delay": study.trained.network("delay")}
+    measure, stages = study.how.measures["DSA"], {"delay": study.trained.network("delay")}
     whole = study.systems(measure, stages)["delay", 0]["whole"]
     by_period = study.systems(replace(measure, by="period"), stages)["delay", 0]
     assert list(by_period) == list(study.how.periods)
@@ -84,7 +84,8 @@ def test_pieces_are_periods_or_answers_and_inputs_may_be_modelled(study):
     readout = study.systems(replace(measure, states="readout"), stages)["delay", 0]["whole"]
     basis = torch.linalg.qr(study.trained.network("delay").weights["w_out"][0])[0]
     torch.testing.assert_close(readout[0], whole[0] @ basis, rtol=1e-5, atol=1e-6)  # float32
-    driven = study.systems(replace(measure, inputs=True), stages)["delay", 0]["whole"]
+    one_ahead = measure.dsa.override(steps_ahead=1)  # over which inputs are modelled
+    driven = study.systems(replace(measure, inputs=True, dsa=one_ahead), stages)["delay", 0]["whole"]
     assert isinstance(driven, DrivenOperator)
     assert driven.n_inputs == study.ours.network.n_input
 
@@ -185,7 +186,7 @@ def test_what_was_computed_is_read_until_something_changes(study, folder, monkey
 def test_command_writes_a_report_with_all_verdicts(study, folder, capsys):
     assert main(["compare", "--groups", "--config", str(folder / "config.yaml"), "--output", str(folder / "out")]) == 0
     said = capsys.readouterr().out
-    out = folder / "out" / f"seed_{study.seed}"
+    out = folder / "out" / "seed_0"
     page = (out / "report.html").read_text()
     for what in verdicts(study)["what"]:
         assert what in said
