@@ -254,7 +254,8 @@ def align_pairs(
             loose &= (bound < 0.95 * distance) & (n <= AUTO_AT_MOST)
         for p in loose.nonzero()[:, 0].tolist():
             i, j = low[p], high[p]
-            tight = tight_bound(*(x.cpu().numpy() for x in (prepared.core[i], prepared.core[j], core[p])))
+            A, B, C = (x.cpu().numpy() for x in (prepared.core[i], prepared.core[j], core[p]))
+            tight = tight_bound(A, B, C)
             bound[p] = torch.maximum(bound[p], prepared.angle(i, j, torch.full_like(cosine[p], tight)))
     return Alignment(
         distance=distance,

@@ -90,8 +90,8 @@ def _angles(
     if len(alike) > 1:
         angles = first[0][0].new_empty(len(first), dtype=torch.float64)
         for pairs in alike.values():
-            sides = ([side[pair] for pair in pairs] for side in (first, second))
-            angles[pairs] = _angles(*sides, None, metric, overlap, size)
+            left_side, right_side = ([side[pair] for pair in pairs] for side in (first, second))
+            angles[pairs] = _angles(left_side, right_side, None, metric, overlap, size)
         return angles
     # a system is in many pairs, each time as the same list
     left, right = ({id(trials): _centred(trials) for trials in side} for side in (first, second))

@@ -106,6 +106,7 @@ def _best_multiplier(Z: np.ndarray, n_iterations: int) -> tuple[np.ndarray, floa
     found = factor(D, t)
     assert found is not None
     for _ in range(n_iterations):
+        assert found is not None  # a step is taken only where there is a factorisation
         lower, log_determinant = found
         W = lapack.dpotri(lower, lower=1)[0]
         W = W + W.T - np.diag(W.diagonal())

@@ -39,7 +39,8 @@ def climb_all(
             C = orthogonalise(C)
         batch = max(1, batch_numbers(C.device) // n**2)
         parts = [climb(A[p], B[p], c, **limits) for p, c in zip(pair.split(batch), C.split(batch), strict=True)]
-        ends = tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        states, cosines, slopes = zip(*parts, strict=True)
+        ends = torch.cat(states), torch.cat(cosines), torch.cat(slopes)
     C, f, slope = (x.unflatten(0, (n_pairs, n_climbs)) for x in ends)
     f, best = f.topk(keep, 1)
     return C[torch.arange(n_pairs, device=C.device)[:, None], best], f, slope.gather(1, best)

@@ -235,13 +235,13 @@ class Comparison:
         if self.window is not None:
             delays = self._samples("window", self.window, self.delay_interval, name)
         return EmbeddingParameters(
-            int(delays),
-            int(self.rank),
+            int(delays),  # type: ignore[arg-type]
+            int(self.rank),  # type: ignore[arg-type]
             self.delay_interval,
             steps,
             self.ridge,
             self.center,
-            self.estimator,  # type: ignore[arg-type]
+            self.estimator,
         )
 
     def interval(self, name: str | None = None) -> float | None:
@@ -253,7 +253,7 @@ class Comparison:
             near = [str(key) for key in self.dt if [str(key).lower()] == near]
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise DataError(f"dt is given for {', '.join(map(repr, self.dt))}, but not for system {name!r}{hint}")
-        return self.dt[name]
+        return self.dt[str(name)]
 
     def _samples(self, what: str, time: Any, spacing: int, name: str | None) -> int:
         """A time as a whole number of sampling intervals (times ``spacing``) of a system."""

@@ -146,7 +146,7 @@ def explain(
         tables.append(pd.DataFrame(table)[(values.imag >= 0).numpy()])
     if folded:
         steps = max(getattr(getattr(one, "parameters", None), "steps_ahead", 1) for one in originals)
-        limit = 500 / (steps * max(intervals))  # type: ignore[type-var]
+        limit = 500 / (steps * max(interval or 0.0 for interval in intervals))
         warnings.warn(
             f"operators over {steps} samples resolve frequencies only below {limit:.3g} Hz; those shown may be aliases "
             f"of higher ones, listed under could_be (time constants are not affected)",

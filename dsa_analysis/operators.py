@@ -70,7 +70,7 @@ def fit_all(
     rank = _common_rank(fitted, how.on_rank, stacklevel + 1) if fitted else None
     said: dict[str, list[str]] = {}
     for key, one in fitted.items():
-        operator = solve(one.found, replace(one.embedding, rank=rank), one.noise_variance)
+        operator = solve(one.found, replace(one.embedding, rank=rank or one.embedding.rank), one.noise_variance)
         ready[key] = operator
         for concern in concerns(operator, one.found):
             said.setdefault(concern.split("(")[0].strip(), []).append(repr(str(key)))

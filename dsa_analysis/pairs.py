@@ -151,7 +151,7 @@ def _solve(
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:  # a zip archive of arrays, whose checksums reveal damage
-            np.savez(file, **{name: value.cpu().numpy() for name, value in solved.items()})
+            np.savez(file, **{name: value.cpu().numpy() for name, value in solved.items()})  # type: ignore[arg-type]
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -173,7 +173,7 @@ def trial_replicates(
                 order = generator.integers(len(parts), size=len(parts))
             chosen[name] = order
         drawn = redrawn([{name: [own[i] for i in chosen[name]] for name, own in piece.items()} for piece in pieces])
-        solved = solve_pairs(how.metric, drawn, *index, options=how.options()).distance.cpu().numpy()
+        solved = solve_pairs(how.metric, drawn, index[0], index[1], how.options()).distance.cpu().numpy()
         result[replicate, rows, columns] = result[replicate, columns, rows] = solved.reshape(len(pieces), -1).mean(0)
     return result
 
