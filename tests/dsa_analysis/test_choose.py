@@ -263,3 +263,10 @@ def test_data_that_support_rank_1_alone_are_refused_with_what_would_help():
     flat = [torch.randn(8, 60, 1, generator=generator, dtype=torch.float64).cumsum(1) for _ in range(3)]
     with pytest.raises(DataError, match="support operators of rank 1 only"):
         choose_embedding(flat, n_delays=1, rank=[1, 2], progress=False)
+
+
+def test_longest_horizon_is_taken_if_systems_hardly_move_within_a_trial():
+    slow = {f"{f}": linear([-0.001 + f * 1j, -0.001 + 3j * f], 4, 60, seed=0) for f in (0.01, 0.02, 0.03)}
+    with pytest.warns(UserWarning, match="the largest gap is used"):
+        choice = choose_embedding(slow, n_delays=1, rank=4, horizon="auto", dt=1.0, progress=False)
+    assert choice.horizon == choice.table.index.get_level_values("horizon").max()
