@@ -123,6 +123,9 @@ def compare(arguments: argparse.Namespace) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a quota, a folder that went away; pairs solved so far are kept
+        print(f"{arguments.output}: the results could not be written ({error.strerror or error})", file=sys.stderr)
+        return 2
     print(os.path.relpath(report))
     return 0
 
