@@ -9,7 +9,7 @@ same order:
 Both are static: they do not change if time is shuffled in the same way in both systems. Channel counts may differ.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from dsa_analysis.data import DataError, as_trials
 
 Trials = list[Tensor]  # of one system, (n_times, n_channels) each
 Names = tuple[Sequence[str], Sequence[str]]  # of the systems of both sides, for messages
+CHANNELS_AT_ONCE = 256  # of systems whose products with all others are computed together: wide products are fast
 PAIR: Names = (["system 'x'"], ["system 'y'"])
 
 
@@ -83,36 +84,60 @@ def _angles(
     size: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """arccos of the overlap of X^T Y over the sizes of X and Y."""
-    _refuse_unmatched(first, second, names, metric)
+    # a system is in many pairs, each time as the same list
+    lengths = {key: tuple(map(len, trials)) for key, trials in _distinct([*first, *second]).items()}
+    _refuse_unmatched(first, second, lengths, names, metric)
     alike: dict[tuple[int, ...], list[int]] = {}  # pairs by the lengths of their trials, which differ between windows
     for pair, trials in enumerate(first):
-        alike.setdefault(tuple(map(len, trials)), []).append(pair)
+        alike.setdefault(lengths[id(trials)], []).append(pair)
     if len(alike) > 1:
         angles = first[0][0].new_empty(len(first), dtype=torch.float64)
         for pairs in alike.values():
             left_side, right_side = ([side[pair] for pair in pairs] for side in (first, second))
             angles[pairs] = _angles(left_side, right_side, None, metric, overlap, size)
         return angles
-    # a system is in many pairs, each time as the same list
-    left, right = ({id(trials): _centred(trials) for trials in side} for side in (first, second))
+    left, right = ({key: _centred(trials) for key, trials in _distinct(side).items()} for side in (first, second))
     sizes = {key: size(x) for key, x in (left | right).items()}
-    place = {key: at for at, key in enumerate(right)}
-    stacked, widths = torch.cat(list(right.values()), 1), [y.shape[1] for y in right.values()]
     partners: dict[int, list[int]] = {}
     for pair, trials in enumerate(first):
         partners.setdefault(id(trials), []).append(pair)
+    place = {key: at for at, key in enumerate(right)}
+    stacked, widths = torch.cat(list(right.values()), 1), [y.shape[1] for y in right.values()]
     cosines = stacked.new_empty(len(first))
-    for key, pairs in partners.items():
-        blocks = (left[key].T @ stacked).split(widths, 1)  # the cross products of one system with all others
-        for pair in pairs:
-            other = id(second[pair])
-            cosines[pair] = overlap(blocks[place[other]]) / sizes[key] / sizes[other]
+    for keys in _runs({key: x.shape[1] for key, x in left.items()}):
+        product = torch.cat([left[key] for key in keys], 1).T @ stacked  # of these systems with all others
+        for key, rows in zip(keys, product.split([left[key].shape[1] for key in keys]), strict=True):
+            blocks = rows.split(widths, 1)
+            for pair in partners[key]:
+                other = id(second[pair])
+                cosines[pair] = overlap(blocks[place[other]]) / sizes[key] / sizes[other]
     return cosines.clamp_max(1).arccos()
 
 
-def _refuse_unmatched(first: Sequence[Trials], second: Sequence[Trials], names: Names | None, metric: str) -> None:
+def _distinct(systems: Sequence[Trials]) -> dict[int, Trials]:
+    return {id(trials): trials for trials in systems}
+
+
+def _runs(widths: dict[int, int]) -> Iterator[list[int]]:
+    """Runs of systems with at most `CHANNELS_AT_ONCE` channels together, or one system."""
+    run: list[int] = []
+    for key, width in widths.items():
+        if run and sum(widths[one] for one in run) + width > CHANNELS_AT_ONCE:
+            yield run
+            run = []
+        run.append(key)
+    yield run
+
+
+def _refuse_unmatched(
+    first: Sequence[Trials],
+    second: Sequence[Trials],
+    lengths: dict[int, tuple[int, ...]],
+    names: Names | None,
+    metric: str,
+) -> None:
     for pair, (x, y) in enumerate(zip(first, second, strict=True)):
-        if list(map(len, x)) != list(map(len, y)):
+        if lengths[id(x)] != lengths[id(y)]:
             one, other = (names[0][pair], names[1][pair]) if names else (f"system {pair}", "its partner")
             raise DataError(
                 f"metric = {metric!r} compares trials sample by sample, but {other} has {len(y)} trials "

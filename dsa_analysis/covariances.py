@@ -300,16 +300,19 @@ def _pieces(trials: list[Tensor], mean: Tensor, past: int, numbers: int = 1 << 1
     length = max(past + 1, numbers // len(mean))
     views = [trial[start : start + length + past] for trial in trials for start in range(0, len(trial) - past, length)]
     pack: list[Tensor] = []
+    starts: list[int] = []
+    filled = 0
     for k, view in enumerate(views):
         pack.append(view)
-        if k + 1 == len(views) or sum(map(len, pack)) + len(views[k + 1]) > length + past:
+        starts.append(filled)
+        filled += len(view)
+        if k + 1 == len(views) or filled + len(views[k + 1]) > length + past:
             samples = torch.cat([v.double() for v in pack]) - mean
-            newest, start = samples.clone(), 0
-            for v in pack:
+            newest = samples.clone()
+            for start in starts:
                 newest[start : start + past] = 0
-                start += len(v)
             yield samples, newest
-            pack = []
+            pack, starts, filled = [], [], 0
 
 
 def _leading(gram: Tensor, n_values: int) -> tuple[Tensor, Tensor]:
