@@ -31,6 +31,7 @@ from dsa_analysis.data import DataError
 from dsa_analysis.embedding import EmbeddingParameters, delay_embed
 
 SPARE = 10  # directions computed beyond the rank, for the gap after the rank and for the second pass
+BLOCK_WIDTH = 128  # numbers in a block of samples: products of blocks this wide reach the speed of the processor
 
 
 @dataclass(frozen=True)
@@ -270,15 +271,13 @@ def with_horizon(found: Directions, v: list[Tensor], trials: list[Tensor], p: Em
 def lag_gram(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
     """J = sum g g^T over all windows g of w consecutive samples, newest first: (w, c, w, c) float64.
 
-    J[i, :, j] is a sum of products of samples that are j - i apart. The first row needs w products over all samples.
-    Each step down a diagonal adds one early product and removes one late product of each trial.
+    J[i, :, j] is a sum of products of samples that are j - i apart. The first row needs products over all samples. Each
+    step down a diagonal adds one early product and removes one late product of each trial.
     """
     c, past = len(mean), w - 1
     trials = [trial for trial in trials if len(trial) >= w]
     J = torch.zeros(w, c, w, c, dtype=torch.float64, device=mean.device)
-    for samples, newest in _pieces(trials, mean, past):
-        for lag in range(w):
-            J[0, :, lag] += newest[lag:].T @ samples[: len(samples) - lag]
+    J[0] = _lag_products(trials, mean, w).transpose(0, 1)
     if past:
         heads, tails = (
             torch.stack([(trial[part].double() - mean).flip(0) for trial in trials]).flatten(1)
@@ -289,6 +288,29 @@ def lag_gram(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
             J[i + 1, :, i + 1 :] = J[i, :, i:past] + turnover[i, :, i:]
             J[i + 1 :, :, i] = J[i, :, i + 1 :].permute(1, 2, 0)
     return J
+
+
+def _lag_products(trials: list[Tensor], mean: Tensor, w: int) -> Tensor:
+    """sum_t x(t) x(t - lag)^T over the windows of w samples that end at t, for lags below w: (w, c, c).
+
+    Samples are taken in blocks of b. Products of all blocks with those q blocks earlier contain the lags
+    (q - 1) b < lag < (q + 1) b, along the diagonals of a (b, b) array of (c, c) matrices. Products of few channels are
+    slow, and wide blocks make them fast; with many channels b is 1.
+    """
+    c, past = len(mean), w - 1
+    b = max(1, min(w // 2, BLOCK_WIDTH // c))
+    products = torch.zeros(-(-past // b) + 1, b * c, b * c, dtype=torch.float64, device=mean.device)
+    for samples, newest in _pieces(trials, mean, past):
+        late, early = (torch.nn.functional.pad(x, (0, 0, 0, -len(x) % b)).view(-1, b * c) for x in (newest, samples))
+        for q, product in enumerate(products[: len(late)]):
+            product += late[q:].T @ early[: len(early) - q]
+    # row i of q holds the lags from q b + i down to q b + i - b + 1: in order, and shifted by i, they stand in columns
+    rows = products.view(-1, b, c, b, c).transpose(2, 3).flip(2)
+    shifted = torch.nn.functional.pad(rows, (0, 0, 0, 0, 0, b)).flatten(1, 2)[:, : b * (2 * b - 1)]
+    sums = shifted.view(-1, b, 2 * b - 1, c, c).sum(1)
+    lagged = sums[:, b - 1 :].flatten(0, 1)  # lags from q b
+    lagged[: len(lagged) - b].view(-1, b, c, c)[:, 1:] += sums[1:, : b - 1]  # and those below, of the next q
+    return lagged[:w]
 
 
 def _pieces(trials: list[Tensor], mean: Tensor, past: int, numbers: int = 1 << 17) -> Iterator[tuple[Tensor, Tensor]]:
