@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 DELAYS = (1, 2, 3, 5, 8, 12, 20)
 COARSE_DELAYS = (1, 3, 8, 20)  # if horizons are chosen too, which multiplies the number of cells
-N_HORIZONS = 9
+N_HORIZONS = 17
 LARGEST_RANK = 20
 MOST_ENTRIES = 4000  # of a window: memory grows with its square
 MOST_SYSTEMS = 12  # whose halves are aligned; with more the choice is slower, not better
 MOST_TRIALS = 10  # held-out trials that are predicted
-LEAST_GAP = 1.2
-DECORRELATED = math.exp(-1)  # largest mean eigenvalue of the operators at an admissible horizon
+LEAST_GAP = 1.1  # below it, the cut is inside a cluster of singular values, where directions turn with the noise
+LEAST_RANK = 3  # smaller operators contain too little
+DECORRELATED = math.exp(-1)  # memory that is left over an admissible horizon, at most
 
 
 class Cell(NamedTuple):
@@ -121,6 +122,12 @@ class Grid:
             )
         return cells
 
+    def beside(self, cell: Cell) -> list[Cell]:
+        """The same cell at the next shorter and at the next longer horizon."""
+        place = self.horizons.index(cell.horizon)
+        near = self.horizons[max(0, place - 1) : place] + self.horizons[place + 1 : place + 2]
+        return [cell._replace(horizon=horizon) for horizon in near]
+
     def comparison(self, cell: Cell) -> Comparison:
         """The comparison for a cell, in times if sampling intervals differ or if times were given."""
         found: dict[str, Any] = {"rank": cell.rank}
@@ -168,23 +175,54 @@ class Measured:
             self.whole[name] = SystemCells(grid, name, parts)
             if name in spread and len(parts) >= 2:
                 self.halves[name] = [SystemCells(grid, name, parts[start::2]) for start in (0, 1)]
+        self.memory = {m: [self._memory(m, horizon) for horizon in grid.horizons] for m in grid.delays}
+
+    def _memory(self, n_delays: int, horizon: int) -> float:
+        """Autocorrelation of the leading directions over a horizon, relative to the shortest one; median of systems.
+
+        White noise lowers both in the same way, and the ratio is that of the signal.
+        """
+        shortest, rank = self.grid.horizons[0], min(LEAST_RANK, n_delays * self.n_channels)
+        left = [
+            system.memory(Cell(n_delays, rank, horizon)) / system.memory(Cell(n_delays, rank, shortest))
+            for system in self.whole.values()
+        ]
+        return float(np.median(left))
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the system that has the fewest."""
+        return min(parts[0].shape[1] for parts in self.grid.trials.values())
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the systems lose their memory over some horizon of the grid."""
+        return any(left <= DECORRELATED for memory in self.memory.values() for left in memory)
+
+    def moved_on(self, cell: Cell) -> bool:
+        """Whether the horizon of a cell is the shortest over which the systems lose their memory; True if none is."""
+        if not self.grid.by_data or not self.forgets:
+            return True
+        memory = zip(self.grid.horizons, self.memory[cell.n_delays], strict=True)
+        return cell.horizon == next((horizon for horizon, left in memory if left <= DECORRELATED), None)
 
     def look(self, cell: Cell) -> dict[str, Any]:
         """The columns of the table that need no alignment, for one cell."""
         found = [of.found(cell) for of in self.whole.values()]
         everyone = [*self.whole.values(), *(half for halves in self.halves.values() for half in halves)]
-        gap = float(np.exp(np.mean(np.log([d.gap(cell.rank) for d in found]))))
+        gaps = np.array([d.gap(cell.rank) for d in found])
+        cut = gaps[np.isfinite(gaps)]  # systems in which directions are cut off
         resolved = all(of.reaches(cell) for of in everyone)
         above_noise = all(of.above_noise(cell) for of in self.whole.values())
-        enough = cell.rank >= min(3, *(len(d.basis) for d in found))
-        memory = float(np.median([of.memory(cell) for of in self.whole.values()])) if resolved else np.nan
-        moved_on = not self.grid.by_data or memory <= DECORRELATED
+        enough = cell.rank >= min(LEAST_RANK, *(len(d.basis) for d in found))
+        gap, moved_on = float(np.exp(np.log(cut).mean())) if len(cut) else np.inf, self.moved_on(cell)
         errors = [even.prediction_error(cell, odd) for even, odd in self.halves.values()] if resolved else []
         return {
             "gap": gap,
             "resolved": resolved,
             "above_noise": above_noise,
-            "memory": memory,
+            "memory": self.memory[cell.n_delays][self.grid.horizons.index(cell.horizon)],
+            "moved_on": moved_on,
             "admissible": resolved and above_noise and enough and gap >= LEAST_GAP and moved_on,
             "prediction_error": float(np.median(errors)) if errors else np.nan,
         }
@@ -233,8 +271,9 @@ class SystemCells:
         return solve(self.found(cell), self.embedding(cell), self._variance(cell))
 
     def memory(self, cell: Cell) -> float:
-        """Mean eigenvalue of the operator: the mean autocorrelation of whitened directions over the horizon."""
-        return float(self.operator(cell).matrix.diagonal().mean())
+        """Mean eigenvalue of the operator: the mean autocorrelation of its directions over the horizon; NaN if none."""
+        rank = largest_rank(self.found(cell), self.embedding(cell), self._variance(cell))
+        return float(self.operator(cell._replace(rank=rank)).matrix.diagonal().mean()) if rank else np.nan
 
     def reaches(self, cell: Cell) -> bool:
         """Whether the data resolve the rank, with ten transitions for each dimension."""

@@ -7,11 +7,12 @@ little, but they change with the noise, and so does the distance. A *cell* (n_de
     its last direction is above white noise in every system: noise is less than a fraction
         1 / (1 + sqrt(n_entries / n_windows))^2 of the variance along this direction, which is the edge of the law of
         Marchenko and Pastur (1967);
-    the cut is at a gap: the geometric mean over systems of S_rank / S_(rank + 1) is at least 1.2;
-    if horizons are chosen: the states of the systems change over the horizon, so that the mean eigenvalue of their
-        operators, an autocorrelation, is at most 1 / e. Over shorter times all operators are near the identity, and
-        systems differ mainly by how they were recorded;
-    rank is at least 3, or the number of entries of a window if that is smaller: smaller ranks contain too little.
+    the cut is not inside a cluster: the geometric mean over systems of S_rank / S_(rank + 1) is at least 1.1;
+    rank is at least 3, or the number of entries of a window if that is smaller: smaller ranks contain too little;
+    if horizons are chosen: the horizon is the shortest over which the systems lose their memory. Memory is the mean
+        autocorrelation of the three leading directions, relative to one sample ahead, and is lost at 1 / e (median over
+        systems). Over shorter times all operators are near the identity, and systems differ mainly by how they were
+        recorded; over longer times predictions forget the state, and halves may still agree on what is left.
 
 The cell with the best identifiability is chosen: the even trials of each system are compared with the odd trials of
 all, and in this cell a system is nearest to itself most often (area under the ROC curve). Names of groups are not used,
@@ -54,12 +55,12 @@ class EmbeddingChoice:
         The criterion that decided.
     table : DataFrame
         One row for each cell, by ``n_delays`` and ``rank`` (and by ``horizon``, or ``steps_ahead`` if ``dt`` is not
-        known, if there were several candidates). Columns: ``gap``, ``resolved``, ``above_noise``, ``memory`` (mean
-        eigenvalue of the operators, median over systems: the autocorrelation that is left after the horizon),
-        ``admissible``, ``auroc`` and ``ratio`` of the split halves (NaN if they were not compared),
-        ``prediction_error`` (of held-out trials, relative to predicting the mean, after ``n_applications`` applications
-        of the operator), ``agreement`` (rank correlation of the split-half distances with those of the chosen cell) and
-        ``chosen``.
+        known, if there were several candidates). Columns: ``gap``, ``resolved``, ``above_noise``, ``memory``
+        (autocorrelation of the leading directions over the horizon, relative to the shortest horizon), ``moved_on``
+        (whether this is the shortest horizon over which memory is lost), ``admissible``, ``auroc`` and ``ratio`` of the
+        split halves (NaN if they were not compared), ``prediction_error`` (of held-out trials, relative to predicting
+        the mean, after ``n_applications`` applications of the operator), ``agreement`` (rank correlation of the
+        split-half distances with those of the chosen cell) and ``chosen``.
     n_applications : int
         Applications of the operator for the prediction error of the chosen cell.
     how : Comparison
@@ -136,8 +137,9 @@ def choose_embedding(
         window spans more than a quarter of the shortest trial, holds more than 4000 entries, or is too short for an
         estimator that needs the noise variance. The candidates for ``rank`` are 1 to 20, and the prediction is one
         sample ahead. ``horizon="auto"`` considers horizons from one sample to a third of the shortest trial and admits
-        those over which the systems change. ``n_starts`` is 2 by default, because only the order of the distances
-        matters. If there are more than 12 systems, the halves of 12 of them are compared, evenly spaced in the list.
+        the shortest over which the systems lose their memory. ``n_starts`` is 2 by default, because only the order of
+        the distances matters. If there are more than 12 systems, the halves of 12 of them are compared, evenly spaced
+        in the list.
 
     Returns
     -------
@@ -152,8 +154,8 @@ def choose_embedding(
     -----
     UserWarning
         If no gap is clear, if the error of another cell is less than half as large, if the chosen operators predict no
-        better than the mean or halves of one system are not nearer than halves of two, or if neighbouring cells order
-        the distances differently.
+        better than the mean or halves of one system are not nearer than halves of two, if neighbouring cells order the
+        distances differently, or if no horizon is as long as the memory of the systems.
     """
     import pandas as pd
 
@@ -188,26 +190,37 @@ def choose_embedding(
             f"no cell is resolved, above the noise and at a gap of {LEAST_GAP} in all systems: the largest gap is "
             f"used, and distances may be unstable", stacklevel=2,
         )  # fmt: skip
-        left, method = [cell for cell, fine in zip(cells, table["resolved"], strict=True) if fine], "gap"
-        if grid.by_data:  # one sample ahead, operators near the identity would be the last thing to compare
+        fits = table["resolved"] & (table["moved_on"] | ~(table["resolved"] & table["moved_on"]).any())
+        left, method = [cell for cell, fine in zip(cells, fits, strict=True) if fine], "gap"
+    if grid.by_data and not measured.forgets:
+        if method == "gap":  # one sample ahead, operators near the identity would be the last thing to compare
             longest = max(cell.horizon for cell in left)
             left = [cell for cell in left if cell.horizon == longest]
+        warnings.warn(
+            f"no horizon within a third of the shortest trial is as long as the memory of the systems: "
+            f"{'the longest is used' if method == 'gap' else 'identifiability decides about it'}; state a horizon if "
+            f"you know the time over which they act", stacklevel=2,
+        )  # fmt: skip
 
     distances = {}
     if method == "identifiability":
         bar = tqdm(left, desc="comparing halves", unit="cell", delay=2, leave=False, disable=not progress)
         distances = {cell: measured.split_half(cell) for cell in bar}
     scores = {cell: _identifiability(matrix) for cell, matrix in distances.items()}
-    table["auroc"], table["ratio"] = zip(*(scores.get(cell, (np.nan, np.nan)) for cell in cells), strict=True)
-    cut = dict(zip(cells, table["gap"].where(np.isfinite(table["gap"]), 0.0), strict=True))  # inf: nothing is cut off
-    by_cell = dict(zip(cells, table.to_dict("records"), strict=True))
-    decides = {cell: (by_cell[cell]["auroc"] if method == "identifiability" else 0.0) for cell in left}
-    chosen = min(left, key=lambda cell: (-decides[cell], -cut[cell], cell.rank, cell.n_delays, cell.horizon))
+    gaps = dict(zip(cells, table["gap"].where(np.isfinite(table["gap"]), 0.0), strict=True))  # inf: nothing is cut off
+    auroc = {cell: scores[cell][0] if cell in scores else 0.0 for cell in left}
+    chosen = min(left, key=lambda cell: (-auroc[cell], -gaps[cell], cell.rank, cell.n_delays, cell.horizon))
     if chosen.rank == 1 and len(grid.ranks) > 1:
         raise DataError(
             "the data support operators of rank 1 only, whose distance is 0 or pi for any systems: smooth the "
             "recordings, use wider bins, or record more trials (or give a rank yourself)"
         )
+    if distances:
+        resolved = [cell for cell, fine in zip(cells, table["resolved"], strict=True) if fine and cell not in distances]
+        beside = {cell: measured.split_half(cell) for cell in resolved if cell in grid.beside(chosen)}
+        distances |= beside
+        scores |= {cell: _identifiability(matrix) for cell, matrix in beside.items()}
+    table["auroc"], table["ratio"] = zip(*(scores.get(cell, (np.nan, np.nan)) for cell in cells), strict=True)
     table["agreement"] = [
         _rank_correlation(distances[cell], distances[chosen]) if cell in distances else np.nan for cell in cells
     ]

@@ -81,7 +81,7 @@ def test_gap_is_the_geometric_mean_over_systems(choice):
 def test_cells_are_admissible_by_gap_noise_and_size(choice):
     table = choice.table
     enough = table.index.get_level_values("rank") >= 3
-    expected = table["resolved"] & table["above_noise"] & (table["gap"] >= 1.2) & enough
+    expected = table["resolved"] & table["above_noise"] & (table["gap"] >= 1.1) & enough
     assert (table["admissible"] == expected).all()
     assert choice.table["chosen"].sum() == 1
     assert bool(choice.cell["admissible"])
@@ -146,7 +146,7 @@ def test_few_systems_or_trials_leave_the_gap():
 def test_without_any_gap_the_largest_is_taken_and_said():
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(8, 60, 6, generator=generator, dtype=torch.float64) for _ in range(3)]
-    with pytest.warns(UserWarning, match=r"no cell is resolved, above the noise and at a gap of 1\.2"):
+    with pytest.warns(UserWarning, match=r"no cell is resolved, above the noise and at a gap of 1\.1"):
         found = choose_embedding(noise, n_delays=(2, 3), rank=range(2, 7), progress=False)
     assert found.method == "gap"
     assert not found.table["admissible"].any()
@@ -265,8 +265,49 @@ def test_data_that_support_rank_1_alone_are_refused_with_what_would_help():
         choose_embedding(flat, n_delays=1, rank=[1, 2], progress=False)
 
 
+SLOW = {f"{f}": linear([-0.001 + f * 1j, -0.001 + 3j * f], 4, 60, seed=0) for f in (0.01, 0.02, 0.03)}
+
+
 def test_longest_horizon_is_taken_if_systems_hardly_move_within_a_trial():
-    slow = {f"{f}": linear([-0.001 + f * 1j, -0.001 + 3j * f], 4, 60, seed=0) for f in (0.01, 0.02, 0.03)}
-    with pytest.warns(UserWarning, match="the largest gap is used"):
-        choice = choose_embedding(slow, n_delays=1, rank=4, horizon="auto", dt=1.0, progress=False)
+    with pytest.warns(UserWarning, match="as long as the memory of the systems: the longest is used"):
+        choice = choose_embedding(SLOW, n_delays=1, rank=4, horizon="auto", dt=1.0, method="gap", progress=False)
     assert choice.horizon == choice.table.index.get_level_values("horizon").max()
+
+
+@pytest.mark.filterwarnings("ignore:halves of one system are hardly nearer:UserWarning")
+def test_halves_decide_about_the_horizon_if_systems_hardly_move_within_a_trial():
+    with pytest.warns(UserWarning, match="the memory of the systems: identifiability decides about it"):
+        choice = choose_embedding(SLOW, n_delays=1, rank=4, horizon="auto", dt=1.0, progress=False)
+    compared = choice.table["auroc"].dropna()
+    assert len(compared) == len(choice.table)
+    assert choice.cell["auroc"] == compared.max()
+
+
+def test_horizon_is_the_shortest_over_which_memory_is_lost_and_its_neighbours_are_compared():
+    choice = choose_embedding(recordings(), n_delays=[1, 2], rank=[3, 4], horizon="auto", dt=1.0, progress=False)
+    for _, line in choice.table.groupby(["n_delays", "rank"]):
+        lost = line["memory"] <= np.exp(-1)
+        assert lost.any()
+        assert line["moved_on"].to_numpy().argmax() == lost.to_numpy().argmax()
+        assert line["moved_on"].sum() == 1
+    assert choice.cell["moved_on"]
+    horizons = list(choice.table.index.get_level_values("horizon").unique())
+    place = horizons.index(choice.horizon)
+    compared = choice.table.loc[(choice.n_delays, choice.rank), "agreement"].dropna().index
+    assert list(compared) == horizons[max(0, place - 1) : place + 2]
+
+
+def test_memory_is_that_of_the_signal_whatever_the_noise():
+    settings: dict[str, Any] = {"n_delays": 1, "rank": 4, "horizon": "auto", "dt": 1.0, "method": "gap"}
+    clean, noisy = (choose_embedding(recordings(noise), **settings, progress=False) for noise in (0.01, 0.5))
+    # estimates from 12 trials of 80 samples differ by less than 0.08; noise lowers autocorrelations by its share, 0.2
+    np.testing.assert_allclose(clean.table["memory"], noisy.table["memory"], atol=0.08)
+    assert clean.horizon == noisy.horizon
+
+
+def test_a_system_that_is_kept_whole_does_not_make_a_gap():
+    narrow = {name: x[..., :5] for name, x in recordings(n_channels=8).items()}
+    mixed = {**dict(list(recordings(seed=1).items())[:1]), "narrow": narrow["3.0"], "narrow too": narrow["4.0"]}
+    table = choose_embedding(mixed, n_delays=1, rank=[4, 5], method="gap", progress=False).table
+    spectrum = singular_spectrum(mixed["2.0"], n_delays=1)
+    assert table.loc[(1, 5), "gap"] == pytest.approx(float(spectrum[4] / spectrum[5]), rel=1e-6)
