@@ -34,6 +34,7 @@ from dsa_analysis.replicates import distance_intervals, noise_floor, trial_repli
 from dsa_analysis.residuals import condition_means, residuals, standardize
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import match_modes, spectral_distance
+from dsa_analysis.stability import Stability, stability
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
 from dsa_analysis.windows import sliding_windows
 
@@ -54,6 +55,7 @@ __all__ = [
     "PermutationTest",
     "Recording",
     "Similarity",
+    "Stability",
     "align",
     "auroc",
     "auroc_interval",
@@ -89,6 +91,7 @@ __all__ = [
     "spearman",
     "spearman_interval",
     "spectral_distance",
+    "stability",
     "standardize",
     "trajectories",
     "transformed_copies",

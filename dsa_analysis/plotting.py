@@ -15,11 +15,13 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from dsa_analysis import metrics
+from dsa_analysis.cells import DECORRELATED
 from dsa_analysis.choose import EmbeddingChoice
 from dsa_analysis.data import DataError
 from dsa_analysis.explain import Explanation
 from dsa_analysis.inference import mean_interval
 from dsa_analysis.similarity import Similarity
+from dsa_analysis.stability import Stability
 
 
 def group_colors(groups: Sequence[str]) -> dict[str, Any]:
@@ -155,22 +157,38 @@ def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) ->
     return axes
 
 
-def plot_horizons(choice: EmbeddingChoice, axes: Axes, value: str | None = None) -> Axes:
-    """A column of ``choice.table`` against the horizon, for the best admissible cell and for the chosen n_delays and
-    rank."""
+def plot_horizons(choice: EmbeddingChoice, axes: Axes) -> Axes:
+    """Memory that is left over each horizon, for the chosen n_delays, and the AUROC of halves at its neighbours."""
     if choice.horizon is None:
         raise DataError("only one horizon was considered; choose with horizon='auto', or give several")
-    value = value or ("auroc" if choice.method == "identifiability" else "gap")
     axis = choice.table.index.names[2]
-    best = choice.table[choice.table["admissible"]][value].groupby(level=2).max()
-    axes.plot(best.index, best, "o-", color="0.5", markersize=4, label="best cell")
-    own = choice.table[value].xs((choice.n_delays, choice.rank), level=(0, 1))
-    label = f"n_delays = {choice.n_delays}, rank = {choice.rank}"
-    axes.plot(own.index, own, "o-", color="crimson", markersize=4, label=label)
-    axes.axvline(choice.horizon, color="crimson", linestyle="--", linewidth=1)
+    own = choice.table.xs((choice.n_delays, choice.rank), level=(0, 1))
+    axes.plot(own.index, own["memory"], "o-", color="0.4", markersize=4, label="memory left")
+    axes.axhline(DECORRELATED, color="0.4", linestyle=":", linewidth=1, label="1 / e")
+    compared = own["auroc"].dropna()
+    if len(compared):
+        axes.plot(compared.index, compared, "s-", color="crimson", markersize=4, label="AUROC of halves")
+    axes.axvline(choice.horizon, color="crimson", linestyle="--", linewidth=1, label="chosen")
     unit = "samples" if axis == "steps_ahead" else "unit of dt"
-    axes.set(xscale="log", xlabel=f"horizon ({unit})", ylabel=value.replace("_", " "))
+    axes.set(xscale="log", xlabel=f"horizon ({unit})", ylabel="memory left, AUROC")
     axes.legend(frameon=False, fontsize=8)
+    return axes
+
+
+def plot_stability(found: Stability, axes: Axes) -> Axes:
+    """Rank correlation of the distances in any two cells of a grid. The reference cell is framed."""
+    cells = found.cells.index
+    labels = [", ".join(map(str, cell)) for cell in cells]
+    shown = pd.DataFrame(found.correlations, labels, labels)
+    sns.heatmap(
+        shown, ax=axes, vmin=-1, vmax=1, cmap="RdBu_r", square=True, xticklabels=len(labels) <= 40,
+        yticklabels=len(labels) <= 40, cbar_kws={"label": "rank correlation of distances"},
+    )  # fmt: skip
+    place = list(cells).index(found.reference)
+    for corner, width, height in (((0, place), len(labels), 1), ((place, 0), 1, len(labels))):
+        axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="black", linewidth=1.5))
+    axes.tick_params(labelsize=7)
+    axes.set(xlabel=", ".join(cells.names), ylabel=", ".join(cells.names), title=found.verdict.split(":")[0])
     return axes
 
 
