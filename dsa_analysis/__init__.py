@@ -34,6 +34,7 @@ from dsa_analysis.replicates import distance_intervals, noise_floor, trial_repli
 from dsa_analysis.residuals import condition_means, residuals, standardize
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import match_modes, spectral_distance
+from dsa_analysis.spread import Spread, difference_to, spread
 from dsa_analysis.stability import Stability, stability
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
 from dsa_analysis.windows import sliding_windows
@@ -55,6 +56,7 @@ __all__ = [
     "PermutationTest",
     "Recording",
     "Similarity",
+    "Spread",
     "Stability",
     "align",
     "auroc",
@@ -65,6 +67,7 @@ __all__ = [
     "compare",
     "condition_means",
     "delay_embed",
+    "difference_to",
     "distance_intervals",
     "explain",
     "fit_driven_operator",
@@ -91,6 +94,7 @@ __all__ = [
     "spearman",
     "spearman_interval",
     "spectral_distance",
+    "spread",
     "stability",
     "standardize",
     "trajectories",

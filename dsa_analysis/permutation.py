@@ -105,7 +105,7 @@ def permanova(
     k, a = len(labels), len(names)
     if not 1 < a < k:
         raise DataError(f"{a} groups of {k} systems came; at least two groups are needed, one of them with two systems")
-    exchange = _exchangeable(k, units, blocks, n_permutations, seed, alike=False)
+    exchange = exchangeable(k, units, blocks, n_permutations, seed, alike=False)
     _refuse_torn(exchange.members, units, labels, "groups")
     of_unit = labels[[own[0] for own in exchange.members]]
     permuted = of_unit[exchange.orders][:, exchange.of_system]  # (P, k)
@@ -126,7 +126,7 @@ def permanova(
     if math.isnan(reached):
         raise DataError("all distances are zero: groups cannot differ")
     away = _distances_to_centres(squares, labels)
-    spread_p = _p_value(float(_levene(away, labels[None], a)[0]), _levene(away, permuted, a), exchange.exact)
+    spread_p = p_value(float(levene(away, labels[None], a)[0]), levene(away, permuted, a), exchange.exact)
     spread = {name: float(away[labels == group].mean()) for group, name in enumerate(names.tolist())}
     if spread_p < 0.05:
         listed = ", ".join(f"{name} {value:.3g}" for name, value in spread.items())
@@ -137,7 +137,7 @@ def permanova(
         )
     return PermutationTest(
         statistic=reached,
-        p=_p_value(reached, pseudo_f(permuted), exchange.exact),
+        p=p_value(reached, pseudo_f(permuted), exchange.exact),
         n_permutations=len(permuted),
         exact=exchange.exact,
         r_squared=float(1 / (1 + (k - a) / ((a - 1) * reached))) if reached else 0.0,
@@ -197,7 +197,7 @@ def mantel(
     if min(np.ptp(x), np.ptp(y)) == 0:
         raise DataError(f"{'distances' if np.ptp(x) == 0 else 'design'} are the same for all pairs: no correlation")
     x, y = (v / np.linalg.norm(v) for v in (x, y))
-    exchange = _exchangeable(k, units, blocks, n_permutations, seed, alike=True)
+    exchange = exchangeable(k, units, blocks, n_permutations, seed, alike=True)
     table = np.array([np.resize(own, k) for own in exchange.members])  # (unit, k)
     orders = np.empty((len(exchange.orders), k), int)
     for unit, own in enumerate(exchange.members):
@@ -208,7 +208,7 @@ def mantel(
     permuted = np.concatenate([full[chunk[:, rows], chunk[:, columns]] @ y for chunk in chunks])
     r = float(x @ y)
     turn = {"two-sided": np.abs, "greater": np.positive, "less": np.negative}[alternative]
-    p = _p_value(float(turn(r)), turn(permuted), exchange.exact)
+    p = p_value(float(turn(r)), turn(permuted), exchange.exact)
     return PermutationTest(r, p, len(orders), exchange.exact, r**2, {}, math.nan)
 
 
@@ -254,7 +254,7 @@ class _Units(NamedTuple):
     exact: bool  # whether these are all orders there are
 
 
-def _exchangeable(
+def exchangeable(
     k: int, units: Sequence[Any] | None, blocks: Sequence[Any] | None, n_permutations: int, seed: int, alike: bool
 ) -> _Units:
     """All orders of the units if there are at most ``n_permutations``, otherwise so many drawn at random.
@@ -297,7 +297,7 @@ def _refuse_torn(members: list[np.ndarray], units: Sequence[Any] | None, labels:
             )
 
 
-def _p_value(reached: float, permuted: np.ndarray, exact: bool) -> float:
+def p_value(reached: float, permuted: np.ndarray, exact: bool) -> float:
     """Fraction of the permutations that reach the statistic; the observed order is added to those drawn at random."""
     margin = 1e-9 * abs(reached) if math.isfinite(reached) else 0.0  # equal partitions may differ in the last digits
     count = int((permuted >= reached - margin).sum())
@@ -311,7 +311,7 @@ def _distances_to_centres(squares: np.ndarray, labels: np.ndarray) -> np.ndarray
     return np.sqrt(from_centre.clip(0))  # in a space that is not Euclidean the square may be negative
 
 
-def _levene(away: np.ndarray, labels: np.ndarray, n_groups: int) -> np.ndarray:
+def levene(away: np.ndarray, labels: np.ndarray, n_groups: int) -> np.ndarray:
     """F of the analysis of variance of ``away`` (k,) for each row of labels (P, k)."""
     own = np.stack([labels == group for group in range(n_groups)], 1).astype(float)  # (P, group, k)
     size = own.sum(-1)

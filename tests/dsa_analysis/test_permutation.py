@@ -16,7 +16,7 @@ from scipy.stats import kstest, rankdata
 from scipy.stats import t as student
 
 from dsa_analysis import DataError, holm, mantel, permanova
-from dsa_analysis.permutation import _distances_to_centres, _levene
+from dsa_analysis.permutation import _distances_to_centres, levene
 from tests.dsa_analysis.clouds import between, cloud
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "scikit_bio.json").read_text())
@@ -141,7 +141,7 @@ def test_test_of_spread_is_the_permdisp_of_scikit_bio():
     _, labels = np.unique(GROUPS, return_inverse=True)
     away = _distances_to_centres(DISTANCES**2, labels)
     # theirs goes through principal coordinates, ours does not
-    assert _levene(away, labels[None], 3)[0] == pytest.approx(REFERENCE["permdisp"]["statistic"], rel=1e-6)
+    assert levene(away, labels[None], 3)[0] == pytest.approx(REFERENCE["permdisp"]["statistic"], rel=1e-6)
 
 
 def test_holm_is_that_of_the_textbook():
