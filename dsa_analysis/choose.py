@@ -14,11 +14,12 @@ little, but they change with the noise, and so does the distance. A *cell* (n_de
         systems). Over shorter times all operators are near the identity, and systems differ mainly by how they were
         recorded; over longer times predictions forget the state, and halves may still agree on what is left.
 
-The cell with the best identifiability is chosen: the even trials of each system are compared with the odd trials of
-all, and in this cell a system is nearest to itself most often (area under the ROC curve). Names of groups are not used,
-so tests of groups remain valid. If cells are equal, or if there are few systems or trials, the largest gap decides: at
-a clear cut, new recordings give the same directions. (The ratio of distances between systems to distances within
-systems is no good criterion. It is largest for short windows, at which a few systems are close together and confused.)
+The even trials of each system are compared with the odd trials of all. The cell in which a system is nearest to itself
+most often has the best identifiability (area under the ROC curve), and of the cells that are about as good, the best
+with the fewest delays is chosen. Names of groups are not used, so tests of groups remain valid. If cells are equal, or
+if there are few systems or trials, the largest gap decides: at a clear cut, new recordings give the same directions.
+(The ratio of distances between systems to distances within systems is no good criterion. It is largest for short
+windows, at which a few systems are close together and confused.)
 """
 
 import warnings
@@ -37,6 +38,7 @@ from dsa_analysis.operators import refuse_operators
 if TYPE_CHECKING:
     import pandas as pd
 
+TIE = 0.02  # AUROCs of halves this close count as equal: about their standard error for 12 systems
 N_STARTS = 2  # of the alignments of halves: only the order of their distances matters
 LEAST_AGREEMENT = 0.7  # rank correlation with a neighbouring cell; below it, results depend on the choice
 UNPREDICTABLE = 0.9  # prediction error above which operators predict hardly better than the mean
@@ -209,7 +211,10 @@ def choose_embedding(
     scores = {cell: _identifiability(matrix) for cell, matrix in distances.items()}
     gaps = dict(zip(cells, table["gap"].where(np.isfinite(table["gap"]), 0.0), strict=True))  # inf: nothing is cut off
     auroc = {cell: scores[cell][0] if cell in scores else 0.0 for cell in left}
-    chosen = min(left, key=lambda cell: (-auroc[cell], -gaps[cell], cell.rank, cell.n_delays, cell.horizon))
+    near = [cell for cell in left if auroc[cell] >= max(auroc.values()) - TIE]
+    if distances:
+        near = [cell for cell in near if cell.n_delays == min(near).n_delays]
+    chosen = min(near, key=lambda cell: (-auroc[cell], -gaps[cell], cell.rank, cell.n_delays, cell.horizon))
     if chosen.rank == 1 and len(grid.ranks) > 1:
         raise DataError(
             "the data support operators of rank 1 only, whose distance is 0 or pi for any systems: smooth the "

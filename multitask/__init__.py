@@ -28,6 +28,7 @@ from multitask.fixed_points import FixedPoints, find_fixed_points, perturbed
 from multitask.groups import Group, TrainedGroups, train_groups
 from multitask.lesions import Lesions, lesion_clusters
 from multitask.network import LeakyGRU, LeakyRNN, NetworkParameters, make_network
+from multitask.recording import record
 from multitask.tasks import RULES, RULESETS, TASKS, generate_trials, one_of_each_family
 from multitask.training import Run, TrainingParameters, load_run, train
 from multitask.trials import MultitaskError, TrialBatch
@@ -67,6 +68,7 @@ __all__ = [
     "perturbed",
     "principal_components",
     "psychometric_curve",
+    "record",
     "record_activity",
     "score_trials",
     "task_variance",

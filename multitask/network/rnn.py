@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from multitask.network.initial import glorot, normal, orthogonal
 from multitask.network.parameters import START_SCALES, NetworkParameters
+from multitask.network.plain import PlainLeakyRNN, from_arrays, plain
 from multitask.scan import ACTIVATIONS, Buffers, leaky_scan
 from multitask.trials import MultitaskError, check_whole, checked_device
 
@@ -231,6 +232,64 @@ class LeakyRNN:
         other = object.__new__(type(self))
         other.parameters, other.weights = self.parameters, weights
         return other
+
+    def to_torch(self) -> PlainLeakyRNN:
+        """An ordinary nn.Module with the same outputs and hidden states, from an ensemble of one network.
+
+        Raises
+        ------
+        MultitaskError
+            If the ensemble has several networks (choose one by `subset`), or another cell.
+        """
+        return plain(self)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        w_in: Any,
+        w_rec: Any,
+        b: Any,
+        w_out: Any,
+        b_out: Any,
+        dt: float = 20.0,
+        tau: float = 100.0,
+        activation: str = "softplus",
+        sigma_rec: float = 0.05,
+        n_rule: int = 0,
+        device: torch.device | str | None = None,
+    ) -> "LeakyRNN":
+        """A network from weights that were trained elsewhere. Entry (j, i) of a matrix is the weight from j to i.
+
+        The networks of the public code of Yang et al. (2019) have the variables ``rnn/leaky_rnn_cell/kernel``, whose
+        first n_input rows are ``w_in`` and whose last N rows are ``w_rec``, ``rnn/leaky_rnn_cell/bias`` (``b``),
+        ``output/weights`` (``w_out``) and ``output/biases`` (``b_out``).
+
+        Parameters
+        ----------
+        w_in, w_rec, b, w_out, b_out : arrays (n_input, N), (N, N), (N,), (N, n_output), (n_output,)
+            Rule units are the last rows of ``w_in``.
+        dt, tau, activation, sigma_rec
+            As in `NetworkParameters`.
+        n_rule : int >= 0
+            Number of rule units among the inputs; 20 for the twenty tasks.
+        device : torch.device or str, optional
+            CPU by default.
+
+        Raises
+        ------
+        MultitaskError
+            If shapes do not fit together, values are not finite, or a parameter is out of range.
+        """
+        arrays = {"w_in": w_in, "w_rec": w_rec, "b": b, "w_out": w_out, "b_out": b_out}
+        weights = from_arrays(arrays, n_rule)
+        parameters = NetworkParameters(
+            n_rnn=weights["w_rec"].shape[-1], activation=activation, dt=dt, tau=tau, sigma_rec=sigma_rec,
+            n_input=len(weights["w_in"][0]) + n_rule, n_rule=n_rule, n_output=weights["w_out"].shape[-1],
+        )  # fmt: skip
+        network = object.__new__(LeakyRNN)
+        network.parameters, network.weights = parameters, weights
+        return network.to(checked_device(device))
 
     def weight_matrices(self) -> list[tuple[str, ...]]:
         """Names of the weights that penalties treat as one matrix: onto the recurrent units, and to the outputs."""
