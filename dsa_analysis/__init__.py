@@ -28,6 +28,7 @@ from dsa_analysis.inference import (
     spearman_interval,
 )
 from dsa_analysis.metrics import METRICS, Metric, Pairs
+from dsa_analysis.nulls import Nulls, null_distances
 from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
 from dsa_analysis.replicates import distance_intervals, noise_floor, trial_replicates
@@ -36,6 +37,7 @@ from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import match_modes, spectral_distance
 from dsa_analysis.spread import Spread, difference_to, spread
 from dsa_analysis.stability import Stability, stability
+from dsa_analysis.surrogates import surrogates
 from dsa_analysis.systems import LorenzRegime, lorenz, record_regimes, simulate, trajectories, transformed_copies
 from dsa_analysis.windows import sliding_windows
 
@@ -51,6 +53,7 @@ __all__ = [
     "Interval",
     "LorenzRegime",
     "Metric",
+    "Nulls",
     "Operator",
     "Pairs",
     "PermutationTest",
@@ -80,6 +83,7 @@ __all__ = [
     "match_modes",
     "mean_interval",
     "noise_floor",
+    "null_distances",
     "omit_trials",
     "permanova",
     "procrustes_distance",
@@ -97,6 +101,7 @@ __all__ = [
     "spread",
     "stability",
     "standardize",
+    "surrogates",
     "trajectories",
     "transformed_copies",
     "trial_replicates",

@@ -169,6 +169,34 @@ class Similarity:
         places = mds.fit_transform(self.distances)
         return places, float(mds.stress_)
 
+    def scaled(self, floor: Any, null: Any) -> "pd.DataFrame":
+        """Distances on a scale from 0, two recordings of one system, to 1, the null.
+
+            scaled = (distance - floor) / (null - floor)
+
+        Parameters
+        ----------
+        floor : Series of `noise_floor`, or number
+            That of a pair is the mean of its two systems.
+        null : Nulls, (n, k, k) draws, (k, k), or number
+            Such as `null_distances` of kind "shuffle_times".
+
+        Returns
+        -------
+        DataFrame
+            One row for each pair: ``system_a``, ``system_b``, ``distance``, ``floor``, ``null``, ``scaled``, and
+            ``low`` to ``high``, the central 95% of the scaled values over the draws of the null (NaN if it has no
+            draws). Where the null is not above the floor, there is no scale and all three are NaN.
+
+        Raises
+        ------
+        DataError
+            Two sets of systems, systems without a floor, or a null of another shape.
+        """
+        from dsa_analysis.scale import scaled
+
+        return scaled(self, floor, null)
+
     def save(self, path: str | Path) -> Path:
         """Write everything to one netCDF file and return its path; an interrupted call leaves no partial file."""
         path = Path(path)
