@@ -19,17 +19,24 @@ from multitask.activity import (
 from multitask.evaluation import (
     Performance,
     PsychometricCurve,
-    decode_direction,
     evaluate,
     psychometric_curve,
-    score_trials,
 )
 from multitask.fixed_points import FixedPoints, find_fixed_points, perturbed
 from multitask.groups import Group, TrainedGroups, train_groups
 from multitask.lesions import Lesions, lesion_clusters
 from multitask.network import LeakyGRU, LeakyRNN, NetworkParameters, make_network
 from multitask.recording import record
+from multitask.scoring import decode_direction, score_trials
 from multitask.tasks import RULES, RULESETS, TASKS, generate_trials, one_of_each_family
+from multitask.tasks.base import Task
+from multitask.tasks.classic import (
+    ContextIntegration,
+    DelayedDiscrimination,
+    FlipFlop,
+    PathIntegration,
+    SineWave,
+)
 from multitask.training import Run, TrainingParameters, load_run, train
 from multitask.trials import MultitaskError, TrialBatch
 
@@ -39,17 +46,23 @@ __all__ = [
     "TASKS",
     "Activity",
     "Clusters",
+    "ContextIntegration",
+    "DelayedDiscrimination",
     "FixedPoints",
+    "FlipFlop",
     "Group",
     "LeakyGRU",
     "LeakyRNN",
     "Lesions",
     "MultitaskError",
     "NetworkParameters",
+    "PathIntegration",
     "Performance",
     "PrincipalComponents",
     "PsychometricCurve",
     "Run",
+    "SineWave",
+    "Task",
     "TaskVariance",
     "TrainedGroups",
     "TrainingParameters",

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multitask.evaluation import check_rules, generators
+from multitask.evaluation import check_rules, generators, read_out
 from multitask.network import LeakyRNN
 from multitask.tasks import RULES, generate_trials
-from multitask.trials import MultitaskError, TrialBatch, circular_distance, unknown
+from multitask.tasks.base import Rule, Task, as_task, check_fit, draw_trials
+from multitask.trials import MultitaskError, TrialBatch, check_whole, circular_distance, unknown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -88,13 +89,13 @@ class Activity:
 
     def after_fixation(self) -> Tensor:
         """Hidden states from the end of ``fix1`` to the end of the trial, (n_networks, n_trials, n_steps, n_units)."""
-        return self.hidden[:, :, self.periods["fix1"][1] :]
+        return self.hidden[:, :, self.periods.get("fix1", (0, 0))[1] :]
 
 
 @torch.no_grad()
 def record_activity(
     network: LeakyRNN,
-    rule: str,
+    rule: str | Task,
     n_trials: int | None = None,
     *,
     mode: str = "test",
@@ -110,7 +111,8 @@ def record_activity(
     ----------
     network : LeakyRNN
     rule, n_trials, mode, conditions, rule_input
-        As in `generate_trials`; the default is the fixed grid of conditions.
+        As in `generate_trials`; the default is the fixed grid of conditions. A `Task` of your own draws ``n_trials``
+        random trials, and takes none of the others.
     noise : float >= 0
         Input noise, sigma_x.
     private_noise : bool
@@ -134,10 +136,14 @@ def record_activity(
     >>> activity.hidden.shape  # 20 directions on 2 rings, 2.5 s
     torch.Size([2, 40, 125, 8])
     """
-    check_rules([rule])
-    trials, private = generators(seed, rule, network.device)
+    task = as_task(rule)
+    trials, private = generators(seed, task.name, network.device)
+    if not isinstance(task, Rule):
+        batch = _of_task(task, network, n_trials, noise, trials)
+        logits, hidden = network.logits(batch.inputs, generator=private if private_noise else None)
+        return Activity(hidden, read_out(logits, task.losses[0]), batch)
     batch = generate_trials(
-        rule,
+        task.name,
         n_trials,
         mode=mode,
         dt=network.parameters.dt,
@@ -150,6 +156,15 @@ def record_activity(
     )
     outputs, hidden = network(batch.inputs, generator=private if private_noise else None)
     return Activity(hidden, outputs, batch)
+
+
+def _of_task(task: Task, network: LeakyRNN, n_trials: int | None, noise: float, draw: torch.Generator) -> TrialBatch:
+    check_fit(task, network.parameters)
+    p, n_trials = network.parameters, check_whole(f"n_trials of task {task.name!r}", n_trials, 1)
+    return draw_trials(
+        task, n_trials, dt=p.dt, tau=p.tau, noise=noise, generator=draw, loss=task.losses[0], easiness=0.0,
+        device=network.device,
+    )  # fmt: skip
 
 
 # ---- task variance -------------------------------------------------------------------------------------------------
@@ -184,7 +199,7 @@ class TaskVariance:
 
 def task_variance(
     network: LeakyRNN,
-    rules: Sequence[str] = RULES,
+    rules: Sequence[str | Task] = RULES,
     *,
     by_period: bool = False,
     mode: str = "test",
@@ -214,14 +229,15 @@ def task_variance(
     columns: dict[str, np.ndarray] = {}
     for rule in rules:
         activity = record_activity(network, rule, n_trials, mode=mode)
+        name_of = activity.rule
         if by_period:
             columns |= {
-                f"{rule} {name}": variance_over_trials(activity.during(name))
+                f"{name_of} {name}": variance_over_trials(activity.during(name))
                 for name in activity.periods
                 if name != "fix1"
             }
         else:
-            columns[rule] = variance_over_trials(activity.after_fixation())
+            columns[name_of] = variance_over_trials(activity.after_fixation())
     return TaskVariance(np.stack(list(columns.values()), -1), tuple(columns))
 
 

@@ -1,15 +1,4 @@
-"""Decoded direction, score of a trial, performance per rule, and psychometric curves.
-
-Only the last time step counts, as in the published code. Where the network should keep fixating, a trial is correct if
-the fixation unit is above 0.5. Elsewhere it is correct if the fixation unit is at most 0.5 and the direction of the
-output is within 36 degrees of the correct response. The direction is the population vector of the output ring,
-
-    direction = atan2(sum_k y_k sin p_k, sum_k y_k cos p_k).
-
-Breaking fixation too early increases the loss but does not change the score.
-
-Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306, and its public code.
-"""
+"""Performance of ensembles per task, and psychometric curves. How a trial of a rule is scored is in `scoring`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,80 +10,15 @@ import torch
 from torch import Tensor
 
 from multitask.network import LeakyRNN
+from multitask.scoring import decode_direction
 from multitask.tasks import TASKS, ContextDecision, Decision, generate_trials, task_of
-from multitask.trials import (
-    LOSSES,
-    MultitaskError,
-    TrialBatch,
-    check_whole,
-    circular_distance,
-    preferred_directions,
-    unknown,
-)
+from multitask.tasks.base import Rule, Task, as_tasks, check_loss, draw_trials, score
+from multitask.trials import LOSSES, MultitaskError, check_whole, circular_distance, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FIXATES = 0.5
-HIT = 0.2 * math.pi  # 36 degrees, of a response
 CHOICE = 0.3 * math.pi  # 54 degrees, of a choice in a psychometric curve
-
-
-def decode_direction(outputs: Tensor) -> Tensor:
-    """Direction of the population vector of the output ring.
-
-    If all units of the ring are equal, the direction is undefined and depends on rounding.
-
-    Parameters
-    ----------
-    outputs : Tensor, (..., 33)
-
-    Returns
-    -------
-    Tensor, (...,), rad, in [0, 2 pi]
-    """
-    ring, preferred = outputs[..., 1:], preferred_directions().to(outputs)
-    return torch.atan2((ring * preferred.sin()).sum(-1), (ring * preferred.cos()).sum(-1)) % (2 * math.pi)
-
-
-def score_trials(outputs: Tensor, batch: TrialBatch) -> Tensor:
-    """Score each trial by its last time step: 1 if it is correct, otherwise 0.
-
-    Parameters
-    ----------
-    outputs : Tensor, (..., n_trials, n_times, 33)
-        Outputs of one network, or of an ensemble with leading axis (E, n_trials, n_times, 33).
-    batch : TrialBatch
-        The trials that were shown.
-
-    Returns
-    -------
-    Tensor, (..., n_trials)
-        Where the response is nan ("keep fixating"), 1 if the fixation unit is above 0.5. Elsewhere, 1 if the fixation
-        unit is at most 0.5 and the decoded direction is less than 36 degrees from the response.
-
-    Raises
-    ------
-    MultitaskError
-        If the shape of the outputs does not fit the batch, or if outputs are not finite at the last step.
-    """
-    wanted = (batch.n_trials, batch.n_times, 33)
-    if tuple(outputs.shape[-3:]) != wanted:
-        raise MultitaskError(
-            f"outputs have shape {tuple(outputs.shape)}, but the batch of {batch.rule!r} requires "
-            f"(..., {', '.join(map(str, wanted))})"
-        )
-    last = outputs[..., -1, :]
-    if not last.isfinite().all():
-        *network, trial = (~last.isfinite().all(-1)).nonzero()[0].tolist()
-        where = f"network {network[0]}, " if network else ""
-        raise MultitaskError(
-            f"outputs are not finite at the last step of {where}trial {trial} of {batch.rule!r}: check whether "
-            f"training diverged"
-        )
-    fixates, stays = last[..., 0] > FIXATES, batch.response.isnan()
-    hits = circular_distance(decode_direction(last), batch.response.to(last)) < HIT  # false where the response is nan
-    return torch.where(stays, fixates, ~fixates & hits).to(last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +60,13 @@ class Performance:
 
 def evaluate(
     network: LeakyRNN,
-    rules: Sequence[str],
+    rules: Sequence[str | Task],
     *,
     n_trials: int = 512,
     batch_size: int = 32,
     noise: float = 0.01,
     easiness: float = 0.0,
-    loss: str = "lsq",
+    loss: str | None = None,
     seed: int = 0,
 ) -> Performance:
     """Performance of an ensemble on new random trials of each rule, with input noise and private noise.
@@ -153,7 +77,8 @@ def evaluate(
     Parameters
     ----------
     network : LeakyRNN
-    rules : sequence of str, at least one
+    rules : sequence of str or Task, at least one
+        Names of rules, tasks, or "module:name" of a task.
     n_trials : int >= 1
         Number of trials of each rule; 512 in the published code.
     batch_size : int >= 1
@@ -162,8 +87,9 @@ def evaluate(
         Input noise, as in `generate_trials`.
     easiness : float in [0, 1]
         Difficulty, as in `generate_trials`.
-    loss : "lsq" or "cross_entropy"
-        The loss that the network was trained with: outputs are the sigmoid or the softmax of its logits.
+    loss : "lsq", "cross_entropy" or "mean_square", optional
+        The loss that the network was trained with: outputs are the sigmoid or the softmax of its logits, or the logits.
+        By default the usual loss of each task, which is "lsq" for rules.
     seed : int >= 0
 
     Returns
@@ -173,31 +99,34 @@ def evaluate(
     Raises
     ------
     MultitaskError
-        If ``rules`` is empty or contains an unknown rule, or if another argument is out of range.
+        If ``rules`` is empty or contains an unknown rule, if a task does not fit the network, draws a batch that is not
+        as it says or scores outside 0 and 1, or if another argument is out of range.
     """
-    check_rules(rules)
-    if loss not in LOSSES:
+    tasks = as_tasks(rules)
+    if loss is not None and loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
     check_whole("n_trials", n_trials, 1)
     check_whole("batch_size", batch_size, 1)
     sizes = [min(batch_size, n_trials - start) for start in range(0, n_trials, batch_size)]
-    n_correct = np.zeros((network.n_networks, len(rules)), dtype=int)
-    for column, rule in enumerate(rules):
-        trials, private = generators(seed, rule, network.device)
+    n_correct = np.zeros((network.n_networks, len(tasks)), dtype=int)
+    for column, task in enumerate(tasks.values()):
+        trials, private = generators(seed, task.name, network.device)
+        own_loss = check_loss(task, loss)
         for size in sizes:
-            batch = generate_trials(
-                rule,
+            batch = draw_trials(
+                task,
                 size,
                 dt=network.parameters.dt,
                 tau=network.parameters.tau,
                 noise=noise,
                 easiness=easiness,
                 generator=trials,
+                loss="lsq" if isinstance(task, Rule) else own_loss,
                 device=network.device,
             )
-            scores = score_trials(respond(network, batch.inputs, loss, private), batch)
+            scores = score(task, respond(network, batch.inputs, own_loss, private), batch)
             n_correct[:, column] += scores.sum(-1).round().long().cpu().numpy()
-    return Performance(tuple(rules), n_correct, n_trials)
+    return Performance(tuple(tasks), n_correct, n_trials)
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,8 +260,8 @@ def respond(network: LeakyRNN, inputs: Tensor, loss: str, generator: torch.Gener
     ----------
     network : LeakyRNN
     inputs : Tensor, (n_trials, n_times, n_input)
-    loss : "lsq" or "cross_entropy"
-        The loss that the network was trained with: sigmoid or softmax outputs.
+    loss : "lsq", "cross_entropy" or "mean_square"
+        The loss that the network was trained with: sigmoid or softmax of the logits, or the logits.
     generator : torch.Generator or None
         Source of the private noise; None for no noise.
 
@@ -340,22 +269,24 @@ def respond(network: LeakyRNN, inputs: Tensor, loss: str, generator: torch.Gener
     -------
     Tensor, (E, n_trials, n_times, 33)
     """
-    logits, _ = network.logits(inputs, generator=generator)
+    return read_out(network.logits(inputs, generator=generator)[0], loss)
+
+
+def read_out(logits: Tensor, loss: str) -> Tensor:
+    """Outputs of networks that were trained with a loss."""
+    if loss == "mean_square":
+        return logits
     return torch.softmax(logits, -1) if loss == "cross_entropy" else torch.sigmoid(logits)
 
 
 def generators(seed: int, rule: str, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
     """Two generators for a seed and a rule: one on the CPU for the trials, one on ``device`` for the private noise."""
-    sequence = np.random.SeedSequence([seed, list(TASKS).index(rule)])
+    key = [list(TASKS).index(rule)] if rule in TASKS else [len(TASKS), *rule.encode()]
+    sequence = np.random.SeedSequence([seed, *key])
     trials, private = (int(state) for state in sequence.generate_state(2, np.uint64))
     return torch.Generator().manual_seed(trials), torch.Generator(device).manual_seed(private)
 
 
-def check_rules(rules: Sequence[str]) -> None:
-    """Raise a `MultitaskError` unless there is at least one rule and all rules are known."""
-    if isinstance(rules, str):
-        raise MultitaskError(f"rules must be a sequence of names, but is the string {rules!r}: write [{rules!r}]")
-    if len(rules) == 0:
-        raise MultitaskError("rules is empty: name at least one rule")
-    for rule in rules:
-        task_of(rule)
+def check_rules(rules: Sequence[str | Task]) -> None:
+    """Raise a `MultitaskError` unless there is at least one rule or task and all are known."""
+    as_tasks(rules)

@@ -30,7 +30,8 @@ from torch import Tensor
 N_PER_RING = 32
 BACKGROUND, BUMP, FIXATION = 0.05, 0.8, 0.8
 GRACE = 100.0  # ms without cost at the start of a trial, and again after the go event
-LOSSES = ("lsq", "cross_entropy")
+RULE_LOSSES = ("lsq", "cross_entropy")  # of the twenty rules
+LOSSES = (*RULE_LOSSES, "mean_square")
 
 
 class MultitaskError(ValueError):

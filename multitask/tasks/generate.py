@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from multitask.tasks.designs import Conditions
-from multitask.tasks.rules import Task, layout, task_of
+from multitask.tasks.rules import RuleData, layout, task_of
 from multitask.tasks.timing import MODES, At, Draws, schedule
 from multitask.trials import (
-    LOSSES,
+    RULE_LOSSES,
     MultitaskError,
     Scene,
     TrialBatch,
@@ -131,8 +131,8 @@ def _check_numbers(dt: float, tau: float, noise: float, loss: str, mode: str, ea
         raise MultitaskError(f"noise = {noise!r}: must be a finite number >= 0")
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
-    if loss not in LOSSES:
-        raise unknown("loss", loss, LOSSES)
+    if loss not in RULE_LOSSES:
+        raise unknown("loss", loss, RULE_LOSSES)
     if not 0 <= easiness <= 1:
         raise MultitaskError(f"easiness = {easiness!r}: must be a number in [0, 1]")
     if easiness > 0 and mode != "random":
@@ -154,7 +154,7 @@ def _generator(seed: int | None, generator: torch.Generator | None) -> torch.Gen
     return generator
 
 
-def _given(rule: str, task: Task, conditions: Mapping[str, Any] | None) -> tuple[Conditions, dict[str, float]]:
+def _given(rule: str, task: RuleData, conditions: Mapping[str, Any] | None) -> tuple[Conditions, dict[str, float]]:
     """Checks the conditions of the caller; returns tensors (one value per trial) and times (one number each)."""
     entries = [row[MODES.index("psychometric")] for row in task.timetable.values()]
     names = [entry.time if isinstance(entry, At) else entry for entry in entries]

@@ -84,7 +84,7 @@ FREEDMAN: Timetable = {
 
 
 @dataclass(frozen=True)
-class Task:
+class RuleData:
     """A rule.
 
     Attributes
@@ -105,30 +105,30 @@ class Task:
     cue_stays: bool = False
 
 
-TASKS: dict[str, Task] = {
-    "fdgo": Task("Go", FIXED_DURATION, Go("stim1", "go1")),
-    "reactgo": Task("RT Go", REACTION, Go("go1", "go1"), cue_stays=True),
-    "delaygo": Task("Dly Go", DELAYED, Go("stim1", "stim1")),
-    "fdanti": Task("Anti", FIXED_DURATION, Go("stim1", "go1", anti=True)),
-    "reactanti": Task("RT Anti", REACTION, Go("go1", "go1", anti=True), cue_stays=True),
-    "delayanti": Task("Dly Anti", DELAYED, Go("stim1", "stim1", anti=True)),
-    "dm1": Task("DM 1", DECISION, Decision(1, AT_ONCE, weakest=0.8, span=0.4)),
-    "dm2": Task("DM 2", DECISION, Decision(2, AT_ONCE, weakest=0.8, span=0.4)),
-    "contextdm1": Task("Ctx DM 1", CONTEXT, ContextDecision(1, AT_ONCE)),
-    "contextdm2": Task("Ctx DM 2", CONTEXT, ContextDecision(2, AT_ONCE)),
-    "multidm": Task("MultSen DM", CONTEXT, ContextDecision(None, AT_ONCE)),
-    "delaydm1": Task("Dly DM 1", DELAYED_DECISION, Decision(1, IN_TURN, weakest=0.5, span=1.0)),
-    "delaydm2": Task("Dly DM 2", DELAYED_DECISION, Decision(2, IN_TURN, weakest=0.5, span=1.0)),
-    "contextdelaydm1": Task("Ctx Dly DM 1", DELAYED_CONTEXT, ContextDecision(1, IN_TURN)),
-    "contextdelaydm2": Task("Ctx Dly DM 2", DELAYED_CONTEXT, ContextDecision(2, IN_TURN)),
-    "multidelaydm": Task("MultSen Dly DM", DELAYED_CONTEXT, ContextDecision(None, IN_TURN)),
-    "dmsgo": Task("DMS", SAMPLE_MATCH, SampleMatch(go_if_match=True), cue_stays=True),
-    "dmsnogo": Task("DNMS", SAMPLE_MATCH, SampleMatch(go_if_match=False), cue_stays=True),
-    "dmcgo": Task("DMC", CATEGORY_MATCH, CategoryMatch(go_if_match=True), cue_stays=True),
-    "dmcnogo": Task("DNMC", CATEGORY_MATCH, CategoryMatch(go_if_match=False), cue_stays=True),
+TASKS: dict[str, RuleData] = {
+    "fdgo": RuleData("Go", FIXED_DURATION, Go("stim1", "go1")),
+    "reactgo": RuleData("RT Go", REACTION, Go("go1", "go1"), cue_stays=True),
+    "delaygo": RuleData("Dly Go", DELAYED, Go("stim1", "stim1")),
+    "fdanti": RuleData("Anti", FIXED_DURATION, Go("stim1", "go1", anti=True)),
+    "reactanti": RuleData("RT Anti", REACTION, Go("go1", "go1", anti=True), cue_stays=True),
+    "delayanti": RuleData("Dly Anti", DELAYED, Go("stim1", "stim1", anti=True)),
+    "dm1": RuleData("DM 1", DECISION, Decision(1, AT_ONCE, weakest=0.8, span=0.4)),
+    "dm2": RuleData("DM 2", DECISION, Decision(2, AT_ONCE, weakest=0.8, span=0.4)),
+    "contextdm1": RuleData("Ctx DM 1", CONTEXT, ContextDecision(1, AT_ONCE)),
+    "contextdm2": RuleData("Ctx DM 2", CONTEXT, ContextDecision(2, AT_ONCE)),
+    "multidm": RuleData("MultSen DM", CONTEXT, ContextDecision(None, AT_ONCE)),
+    "delaydm1": RuleData("Dly DM 1", DELAYED_DECISION, Decision(1, IN_TURN, weakest=0.5, span=1.0)),
+    "delaydm2": RuleData("Dly DM 2", DELAYED_DECISION, Decision(2, IN_TURN, weakest=0.5, span=1.0)),
+    "contextdelaydm1": RuleData("Ctx Dly DM 1", DELAYED_CONTEXT, ContextDecision(1, IN_TURN)),
+    "contextdelaydm2": RuleData("Ctx Dly DM 2", DELAYED_CONTEXT, ContextDecision(2, IN_TURN)),
+    "multidelaydm": RuleData("MultSen Dly DM", DELAYED_CONTEXT, ContextDecision(None, IN_TURN)),
+    "dmsgo": RuleData("DMS", SAMPLE_MATCH, SampleMatch(go_if_match=True), cue_stays=True),
+    "dmsnogo": RuleData("DNMS", SAMPLE_MATCH, SampleMatch(go_if_match=False), cue_stays=True),
+    "dmcgo": RuleData("DMC", CATEGORY_MATCH, CategoryMatch(go_if_match=True), cue_stays=True),
+    "dmcnogo": RuleData("DNMC", CATEGORY_MATCH, CategoryMatch(go_if_match=False), cue_stays=True),
     # two rules with three rings, which are not among the twenty
-    "oic": Task("1IC", ONE_INTERVAL, OneInterval(), cue_stays=True),
-    "dmc": Task("DMC", FREEDMAN, Freedman(go_if_match=True), cue_stays=True),
+    "oic": RuleData("1IC", ONE_INTERVAL, OneInterval(), cue_stays=True),
+    "dmc": RuleData("DMC", FREEDMAN, Freedman(go_if_match=True), cue_stays=True),
 }
 THREE_RING_RULES = ("oic", "dmc")
 RULES = tuple(rule for rule in TASKS if rule not in THREE_RING_RULES)
@@ -177,7 +177,7 @@ def layout(rule: str) -> Layout:
     return Layout(THREE_RING_RULES, n_rings=3) if rule in THREE_RING_RULES else Layout(RULES)
 
 
-def task_of(rule: str) -> Task:
+def task_of(rule: str) -> RuleData:
     """The entry of `TASKS` for a rule; raises a `MultitaskError` if the rule is unknown."""
     if rule not in TASKS:
         raise unknown("rule", rule, TASKS)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from multitask.evaluation import generators, score_trials
+from multitask.evaluation import generators, read_out
 from multitask.network import WEIGHT_GROUPS, LeakyRNN, NetworkParameters
 from multitask.storage import Checkpoint, RunFolder
-from multitask.tasks import generate_trials
+from multitask.tasks.base import Task, draw_trials, score
 from multitask.training.losses import task_loss
 from multitask.training.optimiser import Adam, clipped, gradient_norms
 from multitask.training.parameters import TrainingParameters
@@ -36,7 +36,8 @@ class Trainer:
     Parameters
     ----------
     groups : list of lists of str
-        Groups of rules, trained one after the other.
+        Groups of rules or tasks, trained one after the other, by name.
+    tasks : dict of name -> Task
     training : TrainingParameters
     network : LeakyRNN
         Weights are updated in place.
@@ -46,10 +47,12 @@ class Trainer:
     def __init__(
         self,
         groups: list[list[str]],
+        tasks: dict[str, Task],
         training: TrainingParameters,
         network: LeakyRNN,
         seed: int,
     ) -> None:
+        self.tasks = tasks
         self.groups, self.training, self.network, self.seed = groups, training, network, seed
         frozen = {"mixing", *(name for group in training.frozen for name in WEIGHT_GROUPS[group])}
         self.trained = {name: w.requires_grad_() for name, w in network.weights.items() if name not in frozen}
@@ -179,9 +182,9 @@ class Trainer:
                 batch = self.trials(rule, training.test_batch_size, draw, easiness)
                 logits, hidden = self.network.logits(batch.inputs, generator=noise, buffers=self.buffers)
                 loss = task_loss(logits, batch, training.loss_type)
-                outputs = torch.sigmoid(logits) if training.loss_type == "lsq" else torch.softmax(logits, -1)
                 self.check(rule, hidden, loss)
-                sums += torch.stack([loss, self.penalty(hidden), score_trials(outputs, batch).mean(-1)])
+                scores = score(self.tasks[rule], read_out(logits, training.loss_type), batch)
+                sums += torch.stack([loss, self.penalty(hidden), scores.mean(-1)])
             for network, values in enumerate((sums / training.n_test_batches).T.tolist()):
                 rows.append(
                     {
@@ -199,8 +202,8 @@ class Trainer:
     def trials(self, rule: str, n_trials: int, draw: torch.Generator, easiness: float) -> TrialBatch:
         """One batch of random trials of a rule."""
         p, training = self.network.parameters, self.training
-        return generate_trials(
-            rule,
+        return draw_trials(
+            self.tasks[rule],
             n_trials,
             dt=p.dt,
             tau=p.tau,

@@ -16,9 +16,10 @@ def task_loss(logits: Tensor, batch: TrialBatch, loss_type: str) -> Tensor:
         Outputs before sigmoid or softmax.
     batch : TrialBatch
         Targets and cost mask, in the form of the same loss.
-    loss_type : "lsq" or "cross_entropy"
+    loss_type : "lsq", "cross_entropy" or "mean_square"
         "lsq" is the mean of (mask (sigmoid(logits) - target))^2 over trials, times and outputs. "cross_entropy" is the
-        mean of mask CE(softmax(logits), target) over trials and times.
+        mean of mask CE(softmax(logits), target) over trials and times. "mean_square" is the mean of
+        (mask (logits - target))^2.
 
     Returns
     -------
@@ -26,6 +27,8 @@ def task_loss(logits: Tensor, batch: TrialBatch, loss_type: str) -> Tensor:
     """
     if loss_type == "lsq":
         return SquaredError.apply(logits, batch.targets, batch.cost_mask)
+    if loss_type == "mean_square":
+        return ((logits - batch.targets) * batch.cost_mask).square().mean((1, 2, 3))
     surprise = -(torch.log_softmax(logits, -1) * batch.targets).sum(-1)
     return (batch.cost_mask * surprise).mean((1, 2))
 

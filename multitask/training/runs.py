@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from multitask.evaluation import check_rules
 from multitask.network import LeakyRNN, NetworkParameters, make_network
 from multitask.storage import RunFolder, open_for_training, tensors_sha256
-from multitask.tasks import layout
+from multitask.tasks.base import Task, as_tasks, check_fit, check_loss
 from multitask.training.loop import Trainer, check_same, network_of
 from multitask.training.parameters import TrainingParameters
 from multitask.trials import MultitaskError, checked_device, unknown
@@ -105,7 +104,7 @@ def load_run(run_folder: str | os.PathLike[str]) -> Run:
 
 
 def train(
-    rules: Sequence[str] | Sequence[Sequence[str]],
+    rules: Sequence[str | Task] | Sequence[Sequence[str | Task]],
     network: NetworkParameters = NetworkParameters(),  # noqa: B008 (frozen)
     training: TrainingParameters = TrainingParameters(),  # noqa: B008 (frozen)
     *,
@@ -123,8 +122,9 @@ def train(
 
     Parameters
     ----------
-    rules : sequence of str, or sequence of sequences of str
-        Rules that are trained together, or groups of rules that are trained one after the other.
+    rules : sequence of str or Task, or sequence of such sequences
+        Rules or tasks that are trained together, or groups of them that are trained one after the other. A string is
+        the name of a rule, or "module:name" of a task.
     network : NetworkParameters
     training : TrainingParameters
     run_folder : path
@@ -150,10 +150,11 @@ def train(
         If arguments do not fit together; if the folder contains a run with other settings, is in use or cannot be
         written; or if a network diverges (the last checkpoint before that is kept).
     """
-    groups = _groups(rules)
-    _check_fit(groups, network, training, start, n_networks)
+    groups, tasks = _groups(rules)
+    _check_fit(groups, tasks, network, training, start, n_networks)
+    identities = [[tasks[name].identity for name in group] for group in groups]
     settings = {
-        "rules": list(rules) if isinstance(rules[0], str) else groups,
+        "rules": identities[0] if isinstance(rules[0], str | Task) else identities,
         "network": asdict(network),
         "training": asdict(training),
         "n_networks": n_networks,
@@ -170,7 +171,7 @@ def train(
     with open_for_training(run_folder) as folder:
         if not folder.holds(settings):
             folder.write_settings(settings)
-        trainer = Trainer(groups, training, ensemble, seed)
+        trainer = Trainer(groups, tasks, training, ensemble, seed)
         if (checkpoint := folder.latest(set_aside=True)) is not None:
             trainer.restore(checkpoint)
         folder.rewind_log(-1 if checkpoint is None else checkpoint.step)
@@ -178,17 +179,16 @@ def train(
     return load_run(run_folder)
 
 
-def _groups(rules: Sequence[str] | Sequence[Sequence[str]]) -> list[list[str]]:
-    """The groups of rules, checked; a plain sequence of names is one group."""
-    flat = isinstance(rules, str) or all(isinstance(rule, str) for rule in rules)
-    groups = [rules] if flat else rules
-    for group in groups:
-        check_rules(group)  # type: ignore[arg-type]
-    return [list(group) for group in groups]  # type: ignore[arg-type]
+def _groups(rules: Any) -> tuple[list[list[str]], dict[str, Task]]:
+    """Names of the tasks of each group, and all tasks by name, checked; a plain sequence is one group."""
+    flat = isinstance(rules, str) or all(isinstance(rule, str | Task) for rule in rules)
+    groups = [as_tasks(group) for group in ([rules] if flat else rules)]
+    return [list(group) for group in groups], as_tasks([task for group in groups for task in group.values()])
 
 
 def _check_fit(
     groups: list[list[str]],
+    tasks: dict[str, Task],
     network: NetworkParameters,
     training: TrainingParameters,
     start: LeakyRNN | None,
@@ -199,21 +199,15 @@ def _check_fit(
     for rule in training.rule_weights:
         if rule not in rules:
             raise unknown("rule in training.rule_weights", rule, rules)
-    for rule in rules:
-        wanted = layout(rule)
-        if (network.n_input, network.n_rule) != (wanted.n_inputs, len(wanted.rules)):
-            raise MultitaskError(
-                f"network.n_input = {network.n_input}, n_rule = {network.n_rule}: "
-                f"rule {rule!r} needs {wanted.n_inputs} inputs, of which {len(wanted.rules)} are rule units"
-            )
+    for task in tasks.values():
+        check_fit(task, network)
+        check_loss(task, training.loss_type)
     steps = training.n_steps * (len(rules) if len(groups) > 1 else 1)
     late = [] if isinstance(training.checkpoint_steps, str) else [k for k in training.checkpoint_steps if k > steps]
     if late:
         raise MultitaskError(
             f"training.checkpoint_steps: step {late[0]} is after the last step, training has {steps} steps"
         )
-    if network.n_output != 33:
-        raise MultitaskError(f"network.n_output = {network.n_output}: must be 33, one fixation unit and a ring of 32")
     if start is not None:
         check_same(start.parameters, network, "in start", "in network")
         if start.n_networks != n_networks:

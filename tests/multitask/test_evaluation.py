@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from multitask.evaluation import decode_direction, evaluate, psychometric_curve, score_trials
+from multitask.evaluation import evaluate, psychometric_curve
 from multitask.network import LeakyRNN, NetworkParameters
+from multitask.scoring import decode_direction, score_trials
 from multitask.tasks import RULES, generate_trials
 from multitask.trials import MultitaskError, bump
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from multitask.tasks import generate_trials
-from multitask.training import loop
+from multitask.tasks import base, generate_trials
 from multitask.trials import TrialBatch
 
 
@@ -16,5 +15,5 @@ def batches(monkeypatch) -> list[TrialBatch]:
         made.append(generate_trials(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(loop, "generate_trials", generate)
+    monkeypatch.setattr(base, "generate_trials", generate)
     return made

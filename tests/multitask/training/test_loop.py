@@ -9,11 +9,10 @@ import torch
 
 from multitask.evaluation import evaluate
 from multitask.network import WEIGHT_GROUPS, LeakyRNN, NetworkParameters, make_network
-from multitask.tasks import RULES
+from multitask.tasks import RULES, base
 from multitask.training import (
     TrainingParameters,
     load_run,
-    loop,
     train,
 )
 from multitask.trials import MultitaskError
@@ -162,7 +161,7 @@ def test_training_stops_once_the_worst_rule_of_every_network_is_above_the_target
         late = batch.rule == "dm1" and len(evaluations) <= 4
         return torch.tensor([[1.0, 1.0], [1.0, 0.0 if late else 1.0]])
 
-    monkeypatch.setattr(loop, "score_trials", scores)
+    monkeypatch.setattr(base, "score_trials", scores)
     run = short(tmp_path, target_performance=0.9)
     assert run.finished == "target reached"
     assert run.log["step"].max() == run.checkpoints[-1] == 6
