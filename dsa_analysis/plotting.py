@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, Rectangle
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from torch import Tensor
 
 from dsa_analysis import metrics
@@ -67,9 +67,12 @@ def tree(similarity: "Similarity") -> np.ndarray:
 
 
 def _leaves(similarity: "Similarity") -> np.ndarray:
+    """Systems in the order of their tree."""
+    if len(similarity.labels) <= 2:
+        return np.arange(len(similarity.labels))
     from scipy.cluster.hierarchy import leaves_list
 
-    return leaves_list(tree(similarity)) if len(similarity.labels) > 1 else np.zeros(1, int)
+    return leaves_list(tree(similarity))
 
 
 def _heat(axes: Axes, values: np.ndarray, cmap: str, limits: tuple[float, float], label: str = "") -> None:
@@ -123,26 +126,36 @@ def plot_distances(
     axes.set_aspect("equal")
     if k <= NUMBERED:
         for row, column in zip(*np.nonzero(~np.eye(k, dtype=bool)), strict=True):
-            color = "black" if shown[row, column] < 0.4 * top else "white"
+            color = "0.1" if shown[row, column] < 0.4 * top else "white"
             text = f"{shown[row, column]:.2g}"
             axes.text(column + 0.5, row + 0.3, text, color=color, ha="center", va="center", fontsize=8)
     if floor is not None:
         limits = np.broadcast_to(floor, shown.shape)[np.ix_(order, order)]
         rows, columns = np.nonzero((shown < limits) & ~np.eye(k, dtype=bool))
-        axes.plot(columns + 0.5, rows + 0.5, ".", color="0.4", markersize=np.clip(60 / k, 2, 8))
+        size = np.clip(60 / k, 2, 8)
+        axes.plot(columns + 0.5, rows + 0.5, ".", color="0.4", markersize=size, rasterized=True)
     if groups is not None:
-        colors, width = colors or group_colors(groups), 0.035 * k
+        colors, width = colors or group_colors(groups), 0.025 * k
         for place, index in enumerate(order):
             for x, y, across, down in ((place, -1.2 * width, 1, width), (-1.2 * width, place, width, 1)):
-                axes.add_patch(Rectangle((x, y), across, down, color=colors[groups[index]], linewidth=0))
+                axes.add_patch(
+                    Rectangle((x, y), across, down, color=colors[groups[index]], linewidth=0, antialiased=False)
+                )
+        axes.spines[:].set_visible(False)
         axes.set(xlim=(-1.4 * width, k), ylim=(k, -1.4 * width))
     if names or (names is None and groups is None):
         texts = [shortened(similarity.labels[index]) for index in order]
-        font = {"fontsize": float(np.clip(12 - 0.12 * k, 5, 10)), "parse_math": False}
+        font = {"fontsize": _fitting(axes, k), "parse_math": False}
         axes.set_xticks(np.arange(k) + 0.5, texts, rotation=90, **font)
         axes.set_yticks(np.arange(k) + 0.5, texts, rotation=0, **font)
+        axes.tick_params(length=0)
     axes.set_title(title)
     return axes
+
+
+def _fitting(axes: Axes, k: int) -> float:
+    """Size of k names beside each other, in points."""
+    return float(np.clip(0.8 * axes.bbox.height * 72 / axes.figure.dpi / k, 4, 10))
 
 
 def plot_map(
@@ -171,7 +184,7 @@ def plot_map(
     return axes
 
 
-def _write_names(axes: Axes, places: np.ndarray, names: Sequence[str], size: float = 8.0) -> None:
+def _write_names(axes: Axes, places: np.ndarray, names: Sequence[str]) -> None:
     """Write each name beside its point, on the first of eight sides where it covers no point and no other name.
 
     A name for which no side is free is left out.
@@ -179,6 +192,7 @@ def _write_names(axes: Axes, places: np.ndarray, names: Sequence[str], size: flo
     axes.apply_aspect()
     points = axes.transData.transform(places) * 72 / axes.figure.dpi  # in points
     frame = axes.bbox.extents * 72 / axes.figure.dpi
+    size = 8.0 if len(names) <= 20 else 6.5
     radius, height = 4.0, 1.2 * size
     taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     for (x, y), place, name in zip(points, places, map(shortened, names), strict=True):
@@ -229,7 +243,7 @@ def plot_tree(
     for heights, sides in zip(drawn["dcoord"], drawn["icoord"], strict=True):
         axes.plot(heights, np.divide(sides, 10), color="0.5", linewidth=1.2)  # leaves are at 5, 15, 25, ...
     order = drawn["leaves"]
-    font = {"fontsize": float(np.clip(12 - 0.1 * k, 5, 10)), "parse_math": False}
+    font = {"fontsize": _fitting(axes, k), "parse_math": False}
     axes.set_yticks(np.arange(k) + 0.5, [shortened(similarity.labels[index]) for index in order], **font)
     if groups is not None:
         colors = colors or group_colors(groups)
@@ -260,13 +274,16 @@ def plot_spectrum(
     singular_values: Mapping[str, Tensor], rank: int, axes: Axes, colors: Mapping[str, Any], n: int = 20
 ) -> Axes:
     """Singular values of each system relative to the first. The line is the cut; a large step across it is clear."""
+    least = 1.0
     for name, values in singular_values.items():
         shown = (values / values[0])[:n].cpu().numpy()
+        least = min(least, shown.min())
         axes.semilogy(np.arange(1, len(shown) + 1), shown, ".-", color=colors[name], label=name, linewidth=1)
     axes.axvline(rank + 0.5, color="0.3", linestyle="--", linewidth=1)
-    axes.set(xlabel="singular value", ylabel="relative to the first", ylim=(1e-9, 2))
+    axes.set(xlabel="singular value", ylabel="relative to the first", ylim=(max(1e-9, 0.3 * least), 2))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     return axes
 
 
@@ -387,4 +404,4 @@ def plot_explanation(explanation: "Explanation", axes: Sequence[Axes], colors: M
         )
     axes[3].set(xscale="log", xlabel="time constant (ms)", ylabel="frequency (Hz)", title="area: share of difference")
     axes[3].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes[3].xaxis.set_minor_formatter("")
+    axes[3].xaxis.set_minor_locator(NullLocator())
