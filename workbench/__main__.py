@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.options import known_options, parser
-from workbench.terminal import complain, last_line
+from workbench.completion import options_of, script
+from workbench.options import parser
+from workbench.terminal import complain, last_line, loading
 
 if TYPE_CHECKING:
     from multitask import Run, TrainedGroups
@@ -44,6 +45,7 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
             seed=seed,
             device=settings.device,
             run_folder=settings.run_folder(rules, seed),
+            progress=not arguments.quiet,
         )
     except multitask.MultitaskError as error:
         complain(error)
@@ -73,6 +75,7 @@ def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
                     n_networks=ours.n_networks,
                     seed=seed,
                     device=settings.device,
+                    progress=not arguments.quiet,
                 )
                 print(groups_summary(trained, ours.master, ours.n_test_trials))
     except multitask.MultitaskError as error:
@@ -109,9 +112,10 @@ def summary(run: "Run", n_trials: int) -> str:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from dsa_analysis import DataError
-    from workbench.compare import command_line, compare_files
-    from workbench.settings import ConfigError
+    with loading():
+        from dsa_analysis import DataError
+        from workbench.compare import command_line, compare_files
+        from workbench.settings import ConfigError
 
     if arguments.groups:
         return compare_groups(arguments, command_line(arguments.argv))
@@ -145,7 +149,7 @@ def compare_groups(arguments: argparse.Namespace, command: str) -> int:
     folder, studies = Path(arguments.output or settings.results / "groups"), []
     try:
         for seed in [arguments.choice_seed] if "choice_seed" in arguments else settings.groups.seeds:
-            study = GroupStudy(settings, seed).complete()
+            study = GroupStudy(settings, seed, progress=not arguments.quiet).complete()
             studies.append(study)
             report = write_report(study, verdicts(study), folder / f"seed_{seed}", command)
             print(last_line(report))
@@ -168,15 +172,21 @@ def check(arguments: argparse.Namespace, settings: "Settings") -> int:
     return 0
 
 
-COMMANDS = {"run": run, "train": train, "compare": compare, "check": check}
+def completion(arguments: argparse.Namespace) -> int:
+    print(script(parser(["completion"]), arguments.shell), end="")
+    return 0
+
+
+COMMANDS = {"run": run, "train": train, "compare": compare, "check": check, "completion": completion}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when all went well, 1 when something that ran failed, 2 when nothing could be run as asked."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        arguments = parsed(argv)
-        from workbench.settings import ConfigError, load_settings  # loads torch, for which --help should not wait
+        with loading():
+            arguments = parsed(argv)
+            from workbench.settings import ConfigError, load_settings  # loads torch, for which --help should not wait
 
         try:
             settings = [load_settings(arguments.config)] if "config" in arguments else []
@@ -184,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ConfigError as error:
             complain(error)
             return 2
-    except KeyboardInterrupt:  # also while modules are loaded
+    except KeyboardInterrupt:
         complain("interrupted")
         return 130
 
@@ -195,7 +205,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     arguments, rest = command_line.parse_known_args(argv, argparse.Namespace(argv=list(argv)))
     if rest and ("files" not in arguments or any(one.startswith("-") for one in rest)):
         unknown = [one for one in rest if one.startswith("-")] or rest
-        near = [hint for one in unknown for hint in get_close_matches(one, known_options(command_line), n=1)]
+        known = sorted({option for options in options_of(command_line).values() for option in options})
+        near = [hint for one in unknown for hint in get_close_matches(one, known, n=1)]
         hint = f"; did you mean {near[0]}?" if near else ""
         command_line.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if "files" in arguments:

@@ -153,7 +153,7 @@ def _find(arguments: argparse.Namespace, choices: Mapping[str, Any], stages: Sta
         raise ConfigError(f"--intervals: draws trials again, but {', '.join(single)} have a single one")
 
     choice, n_pairs = None, len(systems) * (len(systems) - 1) // 2
-    with stages.stage(f"comparing {n_pairs} pair{'s' * (n_pairs > 1)}"):
+    with stages.stage(f"comparing {n_pairs} pair{'s' * (n_pairs > 1)}, and halves of systems for the noise floor"):
         if AUTO in (how.n_delays, how.rank, how.horizon):
             choice = dsa.choose_embedding(systems, how, device=device, progress=progress)
             how = choice.applied_to(how)

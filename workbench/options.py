@@ -3,9 +3,9 @@
 import argparse
 import re
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
+from workbench.completion import SHELLS
 from workbench.terminal import called
 
 CHOICE = "choice_"  # what the names of these options begin with in the namespace; --window is one of the files
@@ -21,6 +21,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._negative_number_matcher = NEGATIVE
+
+
+class Version(argparse.Action):
+    """Shows the version, which takes a moment to find."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        from importlib.metadata import version
+
+        print(f"compute-alike {version('compute-alike')}")
+        parser.exit()
 
 
 class Windows(argparse.Action):
@@ -107,7 +117,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         description="Compares recordings, trains networks and runs notebooks.",
         epilog=f"example: {prog} compare monday.npy tuesday.npy --sampling-rate 100. {EXIT_CODES}",
     )
-    root.add_argument("--version", action="version", version=f"compute-alike {version('compute-alike')}")
+    root.add_argument("--version", action=Version, nargs=0, help="show the version")
     add_loudness(root, default=False)
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
 
@@ -138,7 +148,12 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     command.add_argument("--seed", type=natural, help="in place of that of the settings, a whole number >= 0")
     command.set_defaults(command="train")
 
-    add_compare(commands, "compare" in argv, prog)
+    add_compare(commands, bool({"compare", "completion"} & set(argv)), prog)
+
+    what = "print a script that completes commands and options: compute-alike completion bash >> ~/.bashrc"
+    command = commands.add_parser("completion", help=what.partition(":")[0], description=what)
+    command.add_argument("shell", choices=SHELLS)
+    command.set_defaults(command="completion")
 
     what = "check the settings file and print what it says; nothing is run"
     command = commands.add_parser("check", parents=[shared], help=what, description=what)
@@ -224,12 +239,3 @@ def add_compare(commands: Any, choices: bool, prog: str) -> None:
     )
     report.add_argument("--intervals", type=natural, default=0, metavar="N", help="resample trials N times, 100 or so")
     report.add_argument("--explain", nargs=2, metavar="SYSTEM", help="pair to take apart (default: the most distant)")
-
-
-def known_options(root: argparse.ArgumentParser) -> list[str]:
-    """All options of the command line, those of its commands too."""
-    actions = list(root._actions)
-    for action in root._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            actions += [one for command in action.choices.values() for one in command._actions]
-    return sorted({option for action in actions for option in action.option_strings})

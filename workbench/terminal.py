@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,27 @@ def styled(text: str, kind: str, stream: TextIO) -> str:
 def complain(text: object, kind: str = "error") -> None:
     """Write one message to stderr."""
     print(styled(str(text), kind, sys.stderr), file=sys.stderr)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While modules are imported, Ctrl-C ends the program at once with exit code 130.
+
+    An exception would come up inside of torch or numpy, which may turn it into another one.
+    """
+
+    def leave(*_: object) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Stages:

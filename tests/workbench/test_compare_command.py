@@ -14,6 +14,9 @@ import dsa_analysis.metrics
 from dsa_analysis import Similarity, auroc, choose_embedding, compare, omit_trials
 from dsa_analysis.alignment import align_pairs
 from workbench.__main__ import main
+from workbench.report import sections
+from workbench.report.figures import picture
+from workbench.report.page import Picture
 
 SETTINGS = ["--n-delays", "2", "--rank", "3"]
 
@@ -27,6 +30,12 @@ def recording(angle: float, seed: int, n_trials: int = 6) -> np.ndarray:
         samples.append(x)
         x = x @ A.T + 0.3 * generator.standard_normal((n_trials, 2))
     return np.stack(samples, 1)
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch) -> None:
+    """Figures take most of the time of a report; one test below draws them."""
+    monkeypatch.setattr(sections, "picture", lambda figure, name, caption: Picture("<svg></svg>", caption, 96))
 
 
 @pytest.fixture
@@ -49,7 +58,8 @@ def text_of(page: Path) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", kept)).split())
 
 
-def test_files_become_a_report_a_table_and_a_result(folder, capsys):
+def test_files_become_a_report_a_table_and_a_result(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sections, "picture", picture)
     command = [
         "compare",
         *files(folder),
@@ -282,6 +292,38 @@ def test_what_cannot_be_done_exits_2_with_one_line_and_no_results(folder, capsys
     error = [line for line in capsys.readouterr().err.splitlines() if line and "|" not in line]  # without bars
     assert re.search(message, error[-1])
     assert not list(folder.glob("results/compare/*.*"))  # solved pairs may stay, for the next try
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--explain", "fast_1", "slow"], "--explain = 'slow' is none of"),
+        (["--group-by", "folder"], "two or more are needed"),
+        (["--device", "cuda:77"], "is not there"),
+        (["--n-delays", "2", "--delay-window", "20"], "say the same thing twice"),
+        (["slow_9.npy"], "slow_9.npy: no such file"),
+    ],
+)
+def test_what_can_be_checked_is_checked_before_files_are_read(folder, capsys, monkeypatch, extra, message):
+    monkeypatch.setattr("dsa_analysis.load_recordings", lambda *_, **__: pytest.fail("files were read"))
+    assert main(["compare", *files(folder), *extra]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_quiet_leaves_warnings_to_the_report_and_says_where_it_lies(folder, capsys):
+    assert main(["compare", *files(folder), *SETTINGS, "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.startswith("Report: results/compare/report.html ")
+    assert "goes through a cluster" in text_of(folder / "results/compare/report.html")
+
+
+def test_verbose_names_the_stages_with_their_times(folder, capsys):
+    assert main(["-v", "compare", *files(folder), *SETTINGS, "--intervals", "20"]) == 0
+    said = capsys.readouterr().err
+    for stage in ("[1/4] reading 4 files", "[2/4] comparing 6 pairs, and halves", "[3/4] intervals from 20", "[4/4] "):
+        assert stage in said
+    assert re.search(r"\d\.\d s\n", said)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def test_page_of_sixty_systems_can_be_sent():
     assert len(page.encode()) < 1.5e6
 
 
-def test_conclusion_comes_first_and_counts(page):
+def test_conclusion_comes_first_and_counts(page, monkeypatch):
+    monkeypatch.setattr("workbench.report.sections.picture", lambda *_: None)
     found = findings(6)
     said = in_lines(found)
     near = found.nearest
