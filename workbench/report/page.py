@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jinja2 import Environment
 
 FILTERED = 12  # rows from which a table has a field to search in it
 
@@ -132,6 +133,16 @@ def csv_of(frame: "pd.DataFrame", file: str) -> tuple[str, str, str]:
     return "CSV", file, data_uri(frame.to_csv(index=False, float_format="%.7g").encode(), "text/csv")
 
 
+def environment() -> "Environment":
+    """The templates of this package; what they are given is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("workbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
 def render(
     title: str, sections: Iterable[Section | None], command: str, seconds: float | None = None, subtitle: str = ""
 ) -> str:
@@ -147,17 +158,15 @@ def render(
     seconds : float, optional
         How long it took.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("workbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     took = "" if seconds is None else f", {seconds:.0f} s"
-    return environment.get_template("page.html").render(
-        title=title,
-        subtitle=subtitle,
-        sections=[section for section in sections if section is not None],
-        command=command,
-        made=f"{time.strftime('%Y-%m-%d %H:%M')}{took}; compute-alike {version('compute-alike')}",
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            sections=[section for section in sections if section is not None],
+            command=command,
+            made=f"{time.strftime('%Y-%m-%d %H:%M')}{took}; compute-alike {version('compute-alike')}",
+        )
     )
