@@ -145,7 +145,7 @@ def plot_distances(
         axes.set(xlim=(-1.4 * width, k), ylim=(k, -1.4 * width))
     if names or (names is None and groups is None):
         texts = [shortened(similarity.labels[index]) for index in order]
-        font = {"fontsize": _fitting(axes, k), "parse_math": False}
+        font: dict[str, Any] = {"fontsize": _fitting(axes, k), "parse_math": False}
         axes.set_xticks(np.arange(k) + 0.5, texts, rotation=90, **font)
         axes.set_yticks(np.arange(k) + 0.5, texts, rotation=0, **font)
         axes.tick_params(length=0)
@@ -190,8 +190,8 @@ def _write_names(axes: Axes, places: np.ndarray, names: Sequence[str]) -> None:
     A name for which no side is free is left out.
     """
     axes.apply_aspect()
-    points = axes.transData.transform(places) * 72 / axes.figure.dpi  # in points
-    frame = axes.bbox.extents * 72 / axes.figure.dpi
+    scale = 72 / float(axes.figure.dpi)  # from pixels to points
+    points, frame = scale * np.asarray(axes.transData.transform(places)), scale * np.asarray(axes.bbox.extents)
     size = 8.0 if len(names) <= 20 else 6.5
     radius, height = 4.0, 1.2 * size
     taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
@@ -243,7 +243,7 @@ def plot_tree(
     for heights, sides in zip(drawn["dcoord"], drawn["icoord"], strict=True):
         axes.plot(heights, np.divide(sides, 10), color="0.5", linewidth=1.2)  # leaves are at 5, 15, 25, ...
     order = drawn["leaves"]
-    font = {"fontsize": _fitting(axes, k), "parse_math": False}
+    font: dict[str, Any] = {"fontsize": _fitting(axes, k), "parse_math": False}
     axes.set_yticks(np.arange(k) + 0.5, [shortened(similarity.labels[index]) for index in order], **font)
     if groups is not None:
         colors = colors or group_colors(groups)

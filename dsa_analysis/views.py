@@ -148,7 +148,7 @@ class Views(Shown):
         if floor is not None:
             line = float(np.median(self.pair_floors(floor)[np.triu_indices(len(self.labels), 1)]))
         axes = plotting.new_axes((6.5, 1.5 + 0.22 * len(self.labels))) if axes is None else axes
-        return plotting.plot_tree(self, axes, self._groups(groups), colors, line)
+        return plotting.plot_tree(self, axes, self._groups(groups), colors, line)  # type: ignore[arg-type]
 
     def pair_floors(self, floor: Any) -> np.ndarray:
         """The noise floor of each pair, (k, k): the mean of those of its two systems.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.completion import options_of, script
 from workbench.options import parser
@@ -177,7 +177,7 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "train": train, "compare": compare, "check": check, "completion": completion}
+COMMANDS: dict[str, Any] = {"run": run, "train": train, "compare": compare, "check": check, "completion": completion}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -121,7 +121,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     add_loudness(root, default=False)
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
 
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     add_loudness(shared, default=argparse.SUPPRESS)
     shared.add_argument(
         "--config",

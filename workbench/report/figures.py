@@ -3,7 +3,7 @@
 import io
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from workbench.report.page import Picture, data_uri
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLAIN = {"text.parse_math": False, "svg.fonttype": "none"}  # names as they are, and text as text
+PLAIN: Any = {"text.parse_math": False, "svg.fonttype": "none"}  # names as they are, and text as text
 DOTS = 120  # per inch, of the PNG and of what the SVG holds as pixels
 
 
