@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace, settings: "Settings") -> int:
     from workbench.notebooks import run_notebooks
 
-    return 1 if run_notebooks(arguments.notebooks, settings, arguments.in_place) else 0
+    return 1 if run_notebooks(arguments.notebooks, settings, arguments.in_place, not arguments.quiet) else 0
 
 
 def train(arguments: argparse.Namespace, settings: "Settings") -> int:

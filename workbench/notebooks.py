@@ -137,7 +137,9 @@ def find_notebooks(names: Sequence[str | Path] = (), project: Path = PROJECT) ->
     return list(found.values())
 
 
-def run_notebooks(names: Sequence[str | Path], settings: Settings, in_place: bool = False) -> list[str]:
+def run_notebooks(
+    names: Sequence[str | Path], settings: Settings, in_place: bool = False, progress: bool = True
+) -> list[str]:
     """Execute notebooks one after another and return the names of those that failed.
 
     Parameters
@@ -149,6 +151,8 @@ def run_notebooks(names: Sequence[str | Path], settings: Settings, in_place: boo
     in_place : bool
         Also write notebooks that ran without error back to their source files, without progress bars, timestamps and
         widgets, ready to be committed.
+    progress : bool
+        Show a bar over the cells of each notebook on stderr.
 
     Raises
     ------
@@ -163,7 +167,7 @@ def run_notebooks(names: Sequence[str | Path], settings: Settings, in_place: boo
     for path, notebook in notebooks.items():
         started, error = time.perf_counter(), "interrupted"
         try:
-            error = _execute(notebook, path, folder / "config.yaml")
+            error = _execute(notebook, path, folder / "config.yaml", progress)
             _tidy(notebook)
             if in_place and not error:
                 error = _write_back(notebook, path, sources[path])
@@ -188,7 +192,7 @@ def _parse(path: Path, source: bytes) -> "NotebookNode":
     return notebook
 
 
-def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
+def _execute(notebook: "NotebookNode", path: Path, config: Path, progress: bool) -> str:
     """Run the cells of ``notebook`` in place; return the traceback of the cell that failed, or "" if none failed."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -203,7 +207,9 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
     environment.pop("MPLBACKEND", None)  # another backend would not show figures in the notebook
     with (
         TemporaryDirectory() as sockets,
-        tqdm(desc=path.stem, total=sum(bool(cell.source.strip()) for cell in cells), unit="cell") as progress,
+        tqdm(
+            desc=path.stem, total=sum(bool(cell.source.strip()) for cell in cells), unit="cell", disable=not progress
+        ) as bar,
     ):
         client = NotebookClient(
             notebook,
@@ -216,7 +222,7 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
             timeout=None,
             record_timing=False,
             coalesce_streams=True,
-            on_cell_executed=lambda **_: progress.update(),
+            on_cell_executed=lambda **_: bar.update(),
         )
         try:
             asyncio.run(_attend(client, environment))

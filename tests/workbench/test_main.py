@@ -71,8 +71,9 @@ def test_failing_notebooks_exit_1(config, monkeypatch, failed, code):
     asked = []
     monkeypatch.setattr("workbench.notebooks.run_notebooks", lambda *arguments: asked.append(arguments) or failed)
     assert main(["run", "one", "two", "--in-place", "--config", str(config.path)]) == code
-    ((names, settings, in_place),) = asked
-    assert (names, settings.results, in_place) == (["one", "two"], config.path.parent / "results", True)
+    ((names, settings, in_place, progress),) = asked
+    assert (names, settings.results) == (["one", "two"], config.path.parent / "results")
+    assert (in_place, progress) == (True, True)
 
 
 def test_interruption_exits_130(config, monkeypatch, capsys):
