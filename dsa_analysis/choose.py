@@ -33,6 +33,7 @@ from tqdm import tqdm
 from dsa_analysis.cells import LEAST_GAP, Grid, Measured
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice
+from dsa_analysis.display import Card, Shown
 from dsa_analysis.operators import refuse_operators
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ CHANCE, CLEAR = 0.6, 0.8  # AUROC of halves below which nothing is told apart, a
 METHODS = ("identifiability", "gap")
 
 
-@dataclass(frozen=True)
-class EmbeddingChoice:
+@dataclass(frozen=True, repr=False)
+class EmbeddingChoice(Shown):
     """The embedding chosen for a comparison, and a table of all candidates.
 
     Attributes
@@ -83,6 +84,21 @@ class EmbeddingChoice:
     def cell(self) -> "pd.Series":
         """The row of the chosen cell."""
         return self.table.loc[self._place]
+
+    def _card(self) -> Card:
+        cell, near = self.cell, self.neighbours["agreement"]
+        chosen = {"n_delays": self.n_delays, "rank": self.rank, "horizon": self.horizon}
+        title = "EmbeddingChoice: " + ", ".join(f"{name} = {value}" for name, value in chosen.items() if value)
+        rows = {"chosen by": self.method}
+        if not np.isnan(cell["auroc"]):
+            rows["halves"] = f"AUROC {cell['auroc']:.3f}: halves of one system nearer than halves of two (0.5: chance)"
+        rows["cut"] = f"the last singular value kept is {cell['gap']:.3g} times the next, or more"
+        rows["prediction"] = f"error {cell['prediction_error']:.2g} of the variance of held-out trials"
+        rows["cells"] = f"{len(self.table)} looked at, {int(self.table['admissible'].sum())} admissible"
+        if len(near):
+            rows["neighbours"] = f"rank correlation of their distances with these {near.min():.2f} or more"
+        doors = "compare(systems, how=choice.how), .table, .neighbours, plotting.plot_cells(choice, axes)"
+        return Card(title, rows, doors)
 
     @property
     def _place(self) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ Over one sample, slow dynamics hardly change the state, so the operators of diff
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,13 +34,14 @@ from dsa_analysis import covariances, spectra
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.covariances import Directions
 from dsa_analysis.data import DataError, as_device, as_trials, check_count
+from dsa_analysis.display import Card, Shown
 from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters, delay_embed
 
 LEAST_SIGNAL = 0.05  # with a smaller fraction of signal, compensation would divide by the error of its estimate
 
 
-@dataclass(frozen=True)
-class Operator:
+@dataclass(frozen=True, repr=False)
+class Operator(Shown):
     """Fitted linear map v(t + s) = A v(t) between whitened coordinates v = S^-1 U^T (h - mean) of windows h.
 
     Attributes
@@ -66,15 +67,29 @@ class Operator:
         Windows of all trials.
     """
 
-    matrix: Tensor = field(repr=False)
-    singular_values: Tensor = field(repr=False)
-    basis: Tensor = field(repr=False)
-    mean: Tensor = field(repr=False)
+    matrix: Tensor
+    singular_values: Tensor
+    basis: Tensor
+    mean: Tensor
     gap: float
     n_transitions: int
     parameters: EmbeddingParameters
-    noise_variance: Tensor = field(repr=False)
+    noise_variance: Tensor
     n_windows: int
+
+    def __repr__(self) -> str:
+        p = self.parameters
+        return (
+            f"<Operator of rank {p.rank}: n_delays = {p.n_delays}, {self.n_channels} channels, steps_ahead = "
+            f"{p.steps_ahead}, {self.n_transitions} transitions, gap {self.gap:.3g}>"
+        )
+
+    def _card(self) -> Card:
+        return Card(
+            f"Operator of rank {self.rank}",
+            described(self) | {"transitions": f"{self.n_transitions} (pairs of windows)"},
+            ".eigenvalues, .time_constants(dt), .frequencies(dt), .predict(trials, horizon), compare({name: operator})",
+        )
 
     @property
     def rank(self) -> int:
@@ -180,6 +195,20 @@ class Operator:
         later = [trial[-len(predicted) :].double() for trial, predicted in zip(tensors, predictions, strict=True)]
         missed = [(x - y).square().sum() for x, y in zip(later, predictions, strict=True)]
         return float(torch.stack(missed).sum() / torch.stack([(x - self.mean).square().sum() for x in later]).sum())
+
+
+def described(operator: Any) -> dict[str, str]:
+    """Rows for the display of an operator, fitted with or without inputs."""
+    p, size = operator.parameters, operator.eigenvalues.abs()
+    spaced = f" {p.delay_interval} samples apart" if p.n_delays > 1 else ""
+    plain = getattr(operator, "plain", operator)
+    return {
+        "window": f"n_delays = {p.n_delays}{spaced}, {plain.n_channels} channels",
+        "steps ahead": f"{p.steps_ahead} samples",
+        "estimator": p.estimator,
+        "modes": f"moduli of the eigenvalues {float(size.min()):.3g} to {float(size.max()):.3g}",
+        "cut": f"the last singular value kept is {plain.gap:.3g} times the next",
+    }
 
 
 def fit_operator(

@@ -30,7 +30,7 @@ trials. A constant input cannot be told from the offset.
 """
 
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,15 +38,16 @@ from torch import Tensor
 
 from dsa_analysis import covariances, dmd, spectra
 from dsa_analysis.data import DataError, as_device, as_trials, check_count
-from dsa_analysis.dmd import Operator
+from dsa_analysis.display import Card, Shown
+from dsa_analysis.dmd import Operator, described
 from dsa_analysis.embedding import EmbeddingParameters
 
 INPUT_RESOLUTION = 1e-6  # relative to the first principal direction of the inputs; smaller ones are taken for zero
 LEAST_REMAINDER = 1e-6  # fraction of a direction's variance; with less, the inputs determine it
 
 
-@dataclass(frozen=True)
-class DrivenOperator:
+@dataclass(frozen=True, repr=False)
+class DrivenOperator(Shown):
     """Fitted map v(t + 1) = A v(t) + B w(t) + b of whitened coordinates of windows; w holds the inputs of a window.
 
     Samples are x(t) = C v(t) + D w(t) + c: if windows are longer than a sample, v alone does not determine the newest.
@@ -73,15 +74,24 @@ class DrivenOperator:
         The operator fitted without inputs, in the same coordinates (``plain.basis``, ``plain.mean`` and so on).
     """
 
-    matrix: Tensor = field(repr=False)
-    input_matrix: Tensor = field(repr=False)
-    offset: Tensor = field(repr=False)
-    readout: Tensor = field(repr=False)
-    feedthrough: Tensor = field(repr=False)
-    level: Tensor = field(repr=False)
+    matrix: Tensor
+    input_matrix: Tensor
+    offset: Tensor
+    readout: Tensor
+    feedthrough: Tensor
+    level: Tensor
     n_input_directions: int
-    remainder: Tensor = field(repr=False)
+    remainder: Tensor
     plain: Operator
+
+    def __repr__(self) -> str:
+        return f"<Driven{repr(self.plain)[1:-1]}, {self.n_inputs} inputs>"
+
+    def _card(self) -> Card:
+        own, least = f"{self.n_inputs} inputs, {self.n_input_directions} directions", float(self.remainder.min())
+        rows = {"inputs": own, "own variance": f"{least:.2g} at least, of each direction (0: the rank is too large)"}
+        doors = ".eigenvalues, .time_constants(dt), .predict(trials, inputs), .plain, compare({name: operator})"
+        return Card(f"DrivenOperator of rank {self.rank}", described(self) | rows, doors)
 
     @property
     def parameters(self) -> EmbeddingParameters:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dsa_analysis.alignment import align, as_operators
 from dsa_analysis.data import DataError, check_choice
+from dsa_analysis.display import Card, Shown
 from dsa_analysis.metrics import Stored, takes
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import aliases, frequencies, time_constants
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 SAME = 1e-7  # rad; closer operators differ by rounding
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Shown):
     """The difference between two systems, mode by mode.
 
     Attributes
@@ -55,6 +56,16 @@ class Explanation:
     second: Tensor
     modes: "pd.DataFrame"
     distance: float
+
+    def _card(self) -> Card:
+        rows = {"distance": f"{self.distance:.3g} rad"}
+        for name, modes in self.modes.groupby("system", sort=False):
+            most = modes.loc[modes["share"].idxmax()] if modes["share"].notna().any() else None
+            if most is not None:
+                lasts = f"{most['time_constant']:.3g} ms" if most["time_constant"] > 0 else "growing"
+                rows[f"most in {name}"] = f"{most['share']:.0%} in the mode of {most['frequency']:.3g} Hz, {lasts}"
+        doors = ".modes (a table), plotting.plot_explanation(explanation, four axes)"
+        return Card(f"What sets {self.names[0]} and {self.names[1]} apart", rows, doors)
 
 
 def explain(

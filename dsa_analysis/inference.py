@@ -9,13 +9,15 @@ All functions take a `Similarity` of systems among themselves or its distance ma
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
 from dsa_analysis.data import DataError, check_count
-from dsa_analysis.similarity import Similarity
+
+if TYPE_CHECKING:
+    from dsa_analysis.similarity import Similarity
 
 
 class Interval(NamedTuple):
@@ -33,7 +35,7 @@ class Interval(NamedTuple):
 # ---- systems ---------------------------------------------------------------------------------------------------------
 
 
-def silhouette(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> float:
+def silhouette(similarity: "Similarity | np.ndarray", groups: Sequence[Any]) -> float:
     """Mean silhouette of systems in their groups (Rousseeuw 1987).
 
     Parameters
@@ -60,7 +62,7 @@ def silhouette(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> fl
     return float(silhouette_score(distances, groups, metric="precomputed"))
 
 
-def auroc(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> float:
+def auroc(similarity: "Similarity | np.ndarray", groups: Sequence[Any]) -> float:
     """Probability that a pair from two groups is farther apart than a pair from one group (area under the ROC curve).
 
     Parameters
@@ -86,7 +88,7 @@ def auroc(similarity: Similarity | np.ndarray, groups: Sequence[Any]) -> float:
     return value
 
 
-def spearman(similarity: Similarity | np.ndarray, design: np.ndarray) -> float:
+def spearman(similarity: "Similarity | np.ndarray", design: np.ndarray) -> float:
     """Spearman's rank correlation of the distances of all pairs with what a design predicts for these pairs.
 
     If both arguments hold one value for each system, such as distances to a reference and performances, it is the
@@ -113,7 +115,7 @@ def spearman(similarity: Similarity | np.ndarray, design: np.ndarray) -> float:
     return _spearman(*as_matched(similarity, design), weights=np.ones(len(design)))
 
 
-def auroc_interval(similarity: Similarity | np.ndarray, groups: Sequence[Any], **bootstrap: Any) -> Interval:
+def auroc_interval(similarity: "Similarity | np.ndarray", groups: Sequence[Any], **bootstrap: Any) -> Interval:
     """`auroc` with its confidence interval over systems, which are resampled within their groups.
 
     Parameters
@@ -143,7 +145,7 @@ def auroc_interval(similarity: Similarity | np.ndarray, groups: Sequence[Any], *
     return _bootstrap(lambda d, w: _auroc(d, labels, w), distances, labels, **bootstrap)
 
 
-def silhouette_interval(similarity: Similarity | np.ndarray, groups: Sequence[Any], **bootstrap: Any) -> Interval:
+def silhouette_interval(similarity: "Similarity | np.ndarray", groups: Sequence[Any], **bootstrap: Any) -> Interval:
     """`silhouette` with its confidence interval over systems, which are resampled within their groups.
 
     Parameters
@@ -168,7 +170,7 @@ def silhouette_interval(similarity: Similarity | np.ndarray, groups: Sequence[An
     return _bootstrap(lambda d, w: _silhouette(d, labels, w), distances, labels, **bootstrap)
 
 
-def spearman_interval(similarity: Similarity | np.ndarray, design: np.ndarray, **bootstrap: Any) -> Interval:
+def spearman_interval(similarity: "Similarity | np.ndarray", design: np.ndarray, **bootstrap: Any) -> Interval:
     """`spearman` with its confidence interval over systems, which are resampled as one group.
 
     Parameters
@@ -320,7 +322,7 @@ def _midranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def as_distances(similarity: Similarity | np.ndarray, groups: Sequence[Any] | None = None) -> np.ndarray:
+def as_distances(similarity: "Similarity | np.ndarray", groups: Sequence[Any] | None = None) -> np.ndarray:
     """The distances of systems among themselves, checked."""
     distances = np.asarray(getattr(similarity, "distances", similarity), dtype=float)
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
@@ -334,7 +336,7 @@ def as_distances(similarity: Similarity | np.ndarray, groups: Sequence[Any] | No
     return distances
 
 
-def as_matched(similarity: Similarity | np.ndarray, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def as_matched(similarity: "Similarity | np.ndarray", design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances and the design that they are correlated with: both (k, k) and symmetric, or both (k,)."""
     values, design = np.asarray(getattr(similarity, "distances", similarity), dtype=float), np.asarray(design, float)
     values = values if values.ndim == 1 else as_distances(values)

@@ -75,9 +75,11 @@ def fit_all(
         for concern in concerns(operator, one.found):
             said.setdefault(concern.split("(")[0].strip(), []).append(repr(str(key)))
     _refuse_unequal(ready)
+    n_named = len(set(map(str, ready)))  # halves of one system have one name
     for concern, names in said.items():
+        names = list(dict.fromkeys(names))
         warnings.warn(
-            f"{len(names)} of {len(ready)} systems ({_listed(names)}): {concern}; see singular_spectrum",
+            f"{len(names)} of {n_named} systems ({_listed(names)}): {concern}; see singular_spectrum",
             stacklevel=stacklevel,
         )
     return ready
@@ -109,10 +111,10 @@ def _common_rank(fitted: Mapping[Key, _Fitted], on_rank: str, stacklevel: int) -
     reason = why_not(fitted[least].found, fitted[least].embedding, largest[least])
     if on_rank == "error" or not largest[least] or max(largest.values()) < asked:
         raise DataError(f"system {str(least)!r}: {reason}")
-    short = [repr(str(key)) for key, rank in largest.items() if rank < asked]
+    short = list(dict.fromkeys(repr(str(key)) for key, rank in largest.items() if rank < asked))
     warnings.warn(
         f"all systems are compared at rank = {largest[least]} instead of {asked}, which is too large for {len(short)} "
-        f"of {len(largest)} ({_listed(short)}): system {str(least)!r}: {reason}",
+        f"of {len(set(map(str, largest)))} ({_listed(short)}): system {str(least)!r}: {reason}",
         stacklevel=stacklevel,
     )
     return largest[least]

@@ -1,42 +1,98 @@
-"""Draws results: each function draws one result on given axes and returns them. Nothing is saved."""
+"""Draws results: each function draws one result on given axes and returns them. Nothing is saved.
+
+Names of systems are drawn as they are: a dollar sign in a name starts no formula.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from torch import Tensor
 
 from dsa_analysis import metrics
 from dsa_analysis.cells import DECORRELATED
-from dsa_analysis.choose import EmbeddingChoice
 from dsa_analysis.data import DataError
-from dsa_analysis.explain import Explanation
 from dsa_analysis.inference import mean_interval
-from dsa_analysis.similarity import Similarity
-from dsa_analysis.stability import Stability
+
+if TYPE_CHECKING:  # Similarity itself draws with these functions
+    import pandas as pd
+
+    from dsa_analysis.choose import EmbeddingChoice
+    from dsa_analysis.explain import Explanation
+    from dsa_analysis.similarity import Similarity
+    from dsa_analysis.stability import Stability
+
+COLORS = (  # "colorblind" of seaborn
+    "#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#FBAFE4", "#949494", "#ECE133", "#56B4E9",
+)  # fmt: skip
+NUMBERED = 10  # systems up to which cells of a matrix show their numbers
+LONGEST = 28  # characters of a name in a figure; longer ones are cut in the middle
 
 
 def group_colors(groups: Sequence[str]) -> dict[str, Any]:
-    """One colour for each group, in order of appearance, safe for colour-blind readers. Use it in all figures."""
-    names = list(dict.fromkeys(groups))
-    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    """One colour for each group, in order of appearance, safe for colour-blind readers. Use it in all figures.
+
+    After ten groups, colours repeat.
+    """
+    return {name: to_rgb(color) for name, color in zip(dict.fromkeys(groups), cycle(COLORS), strict=False)}
+
+
+def new_axes(size: tuple[float, float]) -> Axes:
+    """Axes of a new figure of a size in inches, which a notebook shows."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size, layout="constrained")[1]
+
+
+def shortened(name: str) -> str:
+    """A name for a figure: long ones keep their beginning and their end."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 1]}…{name[-LONGEST // 2 :]}"
+
+
+def tree(similarity: "Similarity") -> np.ndarray:
+    """Average linkage of systems among themselves, as `scipy.cluster.hierarchy` describes it, (k - 1, 4).
+
+    Raises
+    ------
+    DataError
+        Two sets of systems, or a single system.
+    """
+    from scipy.cluster.hierarchy import linkage
+
+    return linkage(similarity.condensed(), "average", optimal_ordering=True)
+
+
+def _leaves(similarity: "Similarity") -> np.ndarray:
+    """Systems in the order of their tree."""
+    if len(similarity.labels) <= 2:
+        return np.arange(len(similarity.labels))
+    from scipy.cluster.hierarchy import leaves_list
+
+    return leaves_list(tree(similarity))
+
+
+def _heat(axes: Axes, values: np.ndarray, cmap: str, limits: tuple[float, float], label: str = "") -> None:
+    """Heat map with the first row on top; NaN is left white. A colour bar if there is a ``label``."""
+    mesh = axes.pcolormesh(values, cmap=cmap, vmin=limits[0], vmax=limits[1], rasterized=True)
+    axes.set(xlim=(0, values.shape[1]), ylim=(values.shape[0], 0), xticks=[], yticks=[])
+    if label:
+        axes.figure.colorbar(mesh, ax=axes, label=label, shrink=0.8)
 
 
 def plot_distances(
-    similarity: Similarity,
+    similarity: "Similarity",
     axes: Axes,
     groups: Sequence[str] | None = None,
     colors: Mapping[str, Any] | None = None,
     below: str | None = None,
     floor: float | np.ndarray | None = None,
+    names: bool | None = None,
 ) -> Axes:
     """Heat map of all distances, with systems ordered by average linkage.
 
@@ -53,38 +109,55 @@ def plot_distances(
         Show the lower bounds below the diagonal, instead of the same distances again.
     floor : float or (k, k), optional
         Noise floor. Distances below it are marked with a dot: with these data the two systems cannot be told apart.
+    names : bool, optional
+        Write the names of the systems. By default they are written if there are no ``groups``.
 
     Returns
     -------
     Axes
     """
-    order = leaves_list(linkage(squareform(similarity.distances, checks=False), "average", optimal_ordering=True))
-    shown = similarity.distances[np.ix_(order, order)].copy()
+    order = _leaves(similarity)
+    shown, k = similarity.distances[np.ix_(order, order)].copy(), len(order)
     title = metrics.title(similarity.measure)
     if below == "lower_bounds":
-        lower = np.tril_indices(len(shown), -1)
+        lower = np.tril_indices(k, -1)
         shown[lower] = similarity.lower_bounds[np.ix_(order, order)][lower]
         title += ", below the diagonal its lower bound"
-    sns.heatmap(
-        shown, ax=axes, square=True, cmap="rocket_r", vmin=0, xticklabels=False, yticklabels=False,
-        cbar_kws={"label": f"distance ({similarity.unit})", "shrink": 0.8},
-    )  # fmt: skip
+    top = float(shown.max()) or 1.0
+    _heat(axes, shown, "magma_r", (0, top), f"distance ({similarity.unit})")
+    axes.set_aspect("equal")
+    if k <= NUMBERED:
+        for row, column in zip(*np.nonzero(~np.eye(k, dtype=bool)), strict=True):
+            color = "0.1" if shown[row, column] < 0.4 * top else "white"
+            text = f"{shown[row, column]:.2g}"
+            axes.text(column + 0.5, row + 0.3, text, color=color, ha="center", va="center", fontsize=8)
     if floor is not None:
         limits = np.broadcast_to(floor, shown.shape)[np.ix_(order, order)]
-        rows, columns = np.nonzero((shown < limits) & ~np.eye(len(shown), dtype=bool))
-        axes.plot(columns + 0.5, rows + 0.5, ".", color="0.4", markersize=2)
+        rows, columns = np.nonzero((shown < limits) & ~np.eye(k, dtype=bool))
+        size = np.clip(60 / k, 2, 8)
+        axes.plot(columns + 0.5, rows + 0.5, ".", color="0.4", markersize=size, rasterized=True)
     if groups is not None:
-        colors = colors or group_colors(groups)
+        colors, width = colors or group_colors(groups), 0.025 * k
         for place, index in enumerate(order):
-            for corner in ((place, -1.2), (-1.2, place)):
-                axes.add_patch(Rectangle(corner, 1, 1, color=colors[groups[index]], linewidth=0))
-        axes.set(xlim=(-1.4, len(order)), ylim=(len(order), -1.4))
-    else:
-        names = [similarity.labels[index] for index in order]
-        axes.set_xticks(np.arange(len(order)) + 0.5, names, rotation=90)
-        axes.set_yticks(np.arange(len(order)) + 0.5, names, rotation=0)
+            for x, y, across, down in ((place, -1.2 * width, 1, width), (-1.2 * width, place, width, 1)):
+                axes.add_patch(
+                    Rectangle((x, y), across, down, color=colors[groups[index]], linewidth=0, antialiased=False)
+                )
+        axes.spines[:].set_visible(False)
+        axes.set(xlim=(-1.4 * width, k), ylim=(k, -1.4 * width))
+    if names or (names is None and groups is None):
+        texts = [shortened(similarity.labels[index]) for index in order]
+        font: dict[str, Any] = {"fontsize": _fitting(axes, k), "parse_math": False}
+        axes.set_xticks(np.arange(k) + 0.5, texts, rotation=90, **font)
+        axes.set_yticks(np.arange(k) + 0.5, texts, rotation=0, **font)
+        axes.tick_params(length=0)
     axes.set_title(title)
     return axes
+
+
+def _fitting(axes: Axes, k: int) -> float:
+    """Size of k names beside each other, in points."""
+    return float(np.clip(0.8 * axes.bbox.height * 72 / axes.figure.dpi / k, 4, 10))
 
 
 def plot_map(
@@ -94,16 +167,96 @@ def plot_map(
     axes: Axes,
     colors: Mapping[str, Any] | None = None,
     unit: str = "rad",
+    names: Sequence[str] | None = None,
 ) -> Axes:
-    """Map of systems from ``Similarity.to_plane``. If the stress is below 0.1, distances on the map are faithful."""
+    """Map of systems from ``Similarity.to_plane``. If the stress is below 0.1, distances on the map are faithful.
+
+    ``names`` are written beside the points where there is room for them.
+    """
     colors = colors or group_colors(groups)
     for name, color in colors.items():
         chosen = [group == name for group in groups]
         axes.plot(*places[chosen].T, "o", color=color, label=name, alpha=0.8, markeredgecolor="white")
     axes.set(xlabel=f"MDS 1 ({unit})", ylabel=f"MDS 2 ({unit})", title=f"stress {stress:.2f}")
-    axes.margins(0.1)
+    axes.margins(0.1 if names is None else 0.2)
     axes.set_aspect("equal", adjustable="datalim")
     axes.locator_params(nbins=5)
+    if names is not None:
+        _write_names(axes, places, names)
+    return axes
+
+
+def _write_names(axes: Axes, places: np.ndarray, names: Sequence[str]) -> None:
+    """Write each name beside its point, on the first of eight sides where it covers no point and no other name.
+
+    A name for which no side is free is left out.
+    """
+    axes.apply_aspect()
+    scale = 72 / float(axes.figure.dpi)  # from pixels to points
+    points, frame = scale * np.asarray(axes.transData.transform(places)), scale * np.asarray(axes.bbox.extents)
+    size = 8.0 if len(names) <= 20 else 6.5
+    radius, height = 4.0, 1.2 * size
+    taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
+    for (x, y), place, name in zip(points, places, map(shortened, names), strict=True):
+        width = 0.6 * size * len(name)
+        for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):
+            dx, dy = right * (radius + 1), up * (radius + (1 if right == 0 else -1))
+            left = x + dx + {1: 0, 0: -width / 2, -1: -width}[right]
+            bottom = y + dy + {1: 0, 0: -height / 2, -1: -height}[up]
+            box = (left, bottom, left + width, bottom + height)
+            inside = box[0] > frame[0] and box[1] > frame[1] and box[2] < frame[2] and box[3] < frame[3]
+            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+                axes.annotate(
+                    name, place, (dx, dy), textcoords="offset points", fontsize=size, parse_math=False,
+                    ha={1: "left", 0: "center", -1: "right"}[right], va={1: "bottom", 0: "center", -1: "top"}[up],
+                )  # fmt: skip
+                taken.append(box)
+                break
+
+
+def plot_tree(
+    similarity: "Similarity",
+    axes: Axes,
+    groups: Sequence[str] | None = None,
+    colors: Mapping[str, Any] | None = None,
+    floor: float | None = None,
+) -> Axes:
+    """Tree of the systems by average linkage: two branches join at the mean distance between their systems.
+
+    Parameters
+    ----------
+    similarity : Similarity
+        Of two or more systems among themselves.
+    axes : matplotlib Axes
+    groups : k labels, optional
+        Names have the colour of their group.
+    colors : mapping from group to colour, optional
+        By default `group_colors`.
+    floor : float, optional
+        Noise floor, shown as a line: branches that join below it cannot be told apart with these data.
+
+    Returns
+    -------
+    Axes
+    """
+    from scipy.cluster.hierarchy import dendrogram
+
+    drawn, k = dendrogram(tree(similarity), no_plot=True), len(similarity.labels)
+    for heights, sides in zip(drawn["dcoord"], drawn["icoord"], strict=True):
+        axes.plot(heights, np.divide(sides, 10), color="0.5", linewidth=1.2)  # leaves are at 5, 15, 25, ...
+    order = drawn["leaves"]
+    font: dict[str, Any] = {"fontsize": _fitting(axes, k), "parse_math": False}
+    axes.set_yticks(np.arange(k) + 0.5, [shortened(similarity.labels[index]) for index in order], **font)
+    if groups is not None:
+        colors = colors or group_colors(groups)
+        for label, index in zip(axes.get_yticklabels(), order, strict=True):
+            label.set_color(colors[groups[index]])
+    if floor is not None:
+        axes.axvline(floor, color="crimson", linestyle="--", linewidth=1)
+    axes.set(ylim=(k, 0), xlabel=f"mean distance of the branches ({similarity.unit})")
+    axes.set_xlim(0, 1.05 * float(np.max(drawn["dcoord"])) or 1.0)
+    axes.tick_params("y", length=0)
+    axes.spines[["left", "right", "top"]].set_visible(False)
     return axes
 
 
@@ -123,16 +276,20 @@ def plot_spectrum(
     singular_values: Mapping[str, Tensor], rank: int, axes: Axes, colors: Mapping[str, Any], n: int = 20
 ) -> Axes:
     """Singular values of each system relative to the first. The line is the cut; a large step across it is clear."""
+    least = 1.0
     for name, values in singular_values.items():
         shown = (values / values[0])[:n].cpu().numpy()
+        least = min(least, shown.min())
         axes.semilogy(np.arange(1, len(shown) + 1), shown, ".-", color=colors[name], label=name, linewidth=1)
     axes.axvline(rank + 0.5, color="0.3", linestyle="--", linewidth=1)
-    axes.set(xlabel="singular value", ylabel="relative to the first", ylim=(1e-9, 2))
+    axes.set(xlabel="singular value", ylabel="relative to the first", ylim=(max(1e-9, 0.3 * least), 2))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     return axes
 
 
-def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) -> Axes:
+def plot_cells(choice: "EmbeddingChoice", axes: Axes, value: str | None = None) -> Axes:
     """Heat map of a column of ``choice.table`` over rank and n_delays. Admissible cells have a dot.
 
     The chosen cell has a frame, and cells without a value are white. By default ``value`` is what decided: "auroc" for
@@ -143,8 +300,11 @@ def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) ->
     if table.index.nlevels == 3:
         table = table.xs(choice.horizon, level=2)
     shown = table[value].unstack("rank")
-    finite = shown.where(np.isfinite(shown))
-    sns.heatmap(finite, ax=axes, cmap="viridis", cbar_kws={"label": value.replace("_", " ")}, linewidths=0.5)
+    finite = shown.where(np.isfinite(shown)).to_numpy(float)
+    limits = (np.nanmin(finite), np.nanmax(finite)) if np.isfinite(finite).any() else (0.0, 1.0)
+    _heat(axes, finite, "viridis", limits, value.replace("_", " "))
+    axes.set_xticks(np.arange(shown.shape[1]) + 0.5, shown.columns)
+    axes.set_yticks(np.arange(shown.shape[0]) + 0.5, shown.index)
     places = {cell: (shown.columns.get_loc(cell[1]), shown.index.get_loc(cell[0])) for cell in table.index}
     dots = np.array([places[cell] for cell in table.index[table["admissible"]]]).reshape(-1, 2) + 0.5
     axes.plot(*dots.T, ".", color="0.6", markersize=4)
@@ -157,7 +317,7 @@ def plot_cells(choice: EmbeddingChoice, axes: Axes, value: str | None = None) ->
     return axes
 
 
-def plot_horizons(choice: EmbeddingChoice, axes: Axes) -> Axes:
+def plot_horizons(choice: "EmbeddingChoice", axes: Axes) -> Axes:
     """Memory that is left over each horizon, for the chosen n_delays, and the AUROC of halves at its neighbours."""
     if choice.horizon is None:
         raise DataError("only one horizon was considered; choose with horizon='auto', or give several")
@@ -175,15 +335,16 @@ def plot_horizons(choice: EmbeddingChoice, axes: Axes) -> Axes:
     return axes
 
 
-def plot_stability(found: Stability, axes: Axes) -> Axes:
+def plot_stability(found: "Stability", axes: Axes) -> Axes:
     """Rank correlation of the distances in any two cells of a grid. The reference cell is framed."""
     cells = found.cells.index
     labels = [", ".join(map(str, cell)) for cell in cells]
-    shown = pd.DataFrame(found.correlations, labels, labels)
-    sns.heatmap(
-        shown, ax=axes, vmin=-1, vmax=1, cmap="RdBu_r", square=True, xticklabels=len(labels) <= 40,
-        yticklabels=len(labels) <= 40, cbar_kws={"label": "rank correlation of distances"},
-    )  # fmt: skip
+    _heat(axes, found.correlations, "RdBu_r", (-1, 1), "rank correlation of distances")
+    if len(labels) <= 40:
+        places = np.arange(len(labels)) + 0.5
+        axes.set_xticks(places, labels, rotation=90)
+        axes.set_yticks(places, labels)
+    axes.set_aspect("equal")
     place = list(cells).index(found.reference)
     for corner, width, height in (((0, place), len(labels), 1), ((place, 0), 1, len(labels))):
         axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="black", linewidth=1.5))
@@ -207,9 +368,11 @@ def plot_eigenvalues(eigenvalues: Mapping[str, Tensor], axes: Axes, colors: Mapp
 
 
 def plot_scores(
-    scores: pd.DataFrame, value: str, axes: Axes, by: str = "metric", colors: Mapping[str, Any] | None = None
+    scores: "pd.DataFrame", value: str, axes: Axes, by: str = "metric", colors: Mapping[str, Any] | None = None
 ) -> Axes:
     """One column for each value of ``by``: repetitions as dots, and their mean with Student's 95% interval."""
+    import seaborn as sns
+
     sns.stripplot(scores, x=by, y=value, hue=by, ax=axes, palette=colors, size=4, alpha=0.7, legend=False)
     sns.pointplot(
         scores, x=by, y=value, hue=by, ax=axes, palette=colors, markersize=5,
@@ -219,7 +382,7 @@ def plot_scores(
     return axes
 
 
-def plot_intervals(values: pd.DataFrame, axes: Axes, **settings: Any) -> Axes:
+def plot_intervals(values: "pd.DataFrame", axes: Axes, **settings: Any) -> Axes:
     """Mean of each column of ``values`` against its name (a number), with Student's 95% interval over rows.
 
     ``values`` has one row for each repetition, such as a seed. ``settings`` are passed to ``Axes.errorbar``.
@@ -236,7 +399,7 @@ def group_legend(axes: Axes | Figure, colors: Mapping[str, Any], **settings: Any
     return axes
 
 
-def plot_explanation(explanation: Explanation, axes: Sequence[Axes], colors: Mapping[str, Any] | None = None) -> None:
+def plot_explanation(explanation: "Explanation", axes: Sequence[Axes], colors: Mapping[str, Any] | None = None) -> None:
     """Four panels: the aligned operators in the modes of the first system, their difference, and the modes of both.
 
     In the last panel, each mode is at its time constant and frequency, and its area is its share of the squared
@@ -247,11 +410,10 @@ def plot_explanation(explanation: Explanation, axes: Sequence[Axes], colors: Map
     panels = dict(zip((*explanation.names, "difference"), (first, second, first - second), strict=True))
     limit = max(np.abs(panel).max() for panel in panels.values())
     for panel, (title, matrix) in zip(axes, panels.items(), strict=False):
-        sns.heatmap(
-            matrix, ax=panel, square=True, cmap="vlag", vmin=-limit, vmax=limit, xticklabels=False, yticklabels=False,
-            cbar=panel is axes[2], cbar_kws={"label": "entry (unit norm)", "shrink": 0.8},
-        )  # fmt: skip
-        panel.set(title=title, xlabel=f"modes of {explanation.names[0]}")
+        _heat(panel, matrix, "RdBu_r", (-limit, limit), "entry (unit norm)" if panel is axes[2] else "")
+        panel.set_aspect("equal")
+        panel.set_title(shortened(title), parse_math=False)
+        panel.set_xlabel(f"modes of {shortened(explanation.names[0])}", parse_math=False)
     decaying = np.isfinite(explanation.modes["time_constant"]) & (explanation.modes["time_constant"] > 0)
     margin = 3 * explanation.modes["time_constant"][decaying].max() if decaying.any() else 1.0
     for name, modes in explanation.modes.groupby("system", sort=False):
@@ -260,3 +422,5 @@ def plot_explanation(explanation: Explanation, axes: Sequence[Axes], colors: Map
             place, modes["frequency"], s=20 + 400 * modes["share"], color=colors[str(name)], alpha=0.6, label=name
         )
     axes[3].set(xscale="log", xlabel="time constant (ms)", ylabel="frequency (Hz)", title="area: share of difference")
+    axes[3].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes[3].xaxis.set_minor_locator(NullLocator())

@@ -87,7 +87,7 @@ def noise_floor(
             n = len(parts) // 2
             order = generator.permutation(len(parts)) if split else np.r_[0 : 2 * n : 2, 1 : 2 * n : 2]
             for side, chosen in enumerate((order[:n], order[n : 2 * n])):
-                called = f"{name}, half {2 * split + side}"
+                called = f"{name} (half of its trials)"
                 halves[side][Key(name, 2 * split + side, called=called)] = [parts[i] for i in np.sort(chosen)]
     everyone = halves[0] | halves[1]
     values = _needed(everyone, how, progress)

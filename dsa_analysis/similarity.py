@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,12 @@ from torch import Tensor
 
 from dsa_analysis import metrics
 from dsa_analysis.comparison import Comparison
-from dsa_analysis.data import DataError
+from dsa_analysis.data import DataError, check_choice, shown
 from dsa_analysis.dmd import Operator
 from dsa_analysis.embedding import EmbeddingParameters
 from dsa_analysis.metrics import Metric, as_metric
 from dsa_analysis.recordings.readers import CIRCUMSTANCES
+from dsa_analysis.views import Views
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +31,8 @@ SEAL = b"compute-alike sha256"  # and the hash of all bytes before it, at the en
 FORMAT = 3  # of the files written by Similarity.save; 2 can be read too
 
 
-@dataclass(frozen=True)
-class Similarity:
+@dataclass(frozen=True, repr=False)
+class Similarity(Views):
     """Distances between systems, and how they were computed.
 
     Attributes
@@ -71,8 +74,8 @@ class Similarity:
     labels: tuple[str, ...]
     other_labels: tuple[str, ...]
     comparison: Comparison = field(default_factory=Comparison)
-    operators: dict[str, Any] = field(default_factory=dict, repr=False)
-    other_operators: dict[str, Any] = field(default_factory=dict, repr=False)
+    operators: dict[str, Any] = field(default_factory=dict)
+    other_operators: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     by_window: np.ndarray | None = None
     two_sided: bool = False
@@ -139,6 +142,58 @@ class Similarity:
                 "two_sided": int(self.two_sided),
                 "format": FORMAT,
             },
+        )
+
+    def condensed(self) -> np.ndarray:
+        """The distances of all pairs as one row, (k (k - 1) / 2,), in the order of `to_dataframe`.
+
+        `scipy.cluster.hierarchy.linkage` takes it as it is, and ``rsatoolbox.rdm.RDMs`` in a list. Where a function
+        has ``metric="precomputed"``, as in scikit-learn, give it ``distances``.
+
+        Raises
+        ------
+        DataError
+            Two sets of systems.
+        """
+        if self.two_sided:
+            raise DataError("condensed needs the distances of systems among themselves, but this comparison has others")
+        return np.ascontiguousarray(self.distances[np.triu_indices(len(self.labels), 1)])
+
+    def sel(self, names: Sequence[str] | str, others: Sequence[str] | str | None = None) -> "Similarity":
+        """The comparison of some of the systems, in the order in which you name them. Nothing is computed again.
+
+        Parameters
+        ----------
+        names : labels, or a pattern such as "slow_*"
+            Systems to keep: rows, and columns too unless ``others`` is given.
+        others : labels or a pattern, optional
+            Columns to keep. If the comparison has two sets of systems, all are kept by default.
+
+        Raises
+        ------
+        DataError
+            A label that is not there (the nearest one is named) or is given twice, or a pattern without a match.
+        """
+        rows = _chosen("names", names, self.labels)
+        both = self.two_sided or others is not None
+        columns = rows if not both else range(len(self.other_labels))
+        if others is not None:
+            columns = _chosen("others", others, self.other_labels)
+        labels = tuple(self.labels[row] for row in rows)
+        other_labels = tuple(self.other_labels[column] for column in columns)
+        place, by_window = np.ix_(rows, columns), self.by_window
+        operators = {label: self.operators[label] for label in labels if self.operators}
+        return replace(
+            self,
+            **{name: getattr(self, name)[place] for name in MATRICES},
+            labels=labels,
+            other_labels=other_labels,
+            operators=operators,
+            other_operators={label: self.other_operators[label] for label in other_labels if self.other_operators}
+            if both
+            else operators,
+            by_window=None if by_window is None else np.stack([matrix[place] for matrix in by_window]),
+            two_sided=both,
         )
 
     def to_plane(self, seed: int = 0) -> tuple[np.ndarray, float]:
@@ -269,6 +324,21 @@ class Similarity:
     def _sides(self) -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
         sides = [("system", self.labels, self.operators), ("other", self.other_labels, self.other_operators)]
         return sides if self.two_sided else sides[:1]
+
+
+def _chosen(what: str, names: Sequence[str] | str, labels: tuple[str, ...]) -> list[int]:
+    """Places of the named labels; a string that is no label is a pattern."""
+    if isinstance(names, str) and names not in labels:
+        found = [place for place, label in enumerate(labels) if fnmatchcase(label, names)]
+        if not found:
+            check_choice(what, names, labels)
+        return found
+    names = [names] if isinstance(names, str) else list(names)
+    for name in names:
+        check_choice(what, name, labels)
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{what} = {shown(names)} does not name one or more systems, each once")
+    return [labels.index(name) for name in names]
 
 
 def _read_attributes(attributes: Any, names_differ: bool) -> tuple[Comparison, dict[str, Any], bool]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multitask.display import Card, Shown, periods_in_ms
 from multitask.evaluation import check_rules, generators, read_out
 from multitask.network import LeakyRNN
 from multitask.tasks import RULES, generate_trials
@@ -32,8 +33,8 @@ ACTIVE = 1e-3  # the task variances of an active unit sum to more than this
 MOST_CLUSTERS = 29
 
 
-@dataclass(frozen=True, eq=False)
-class Activity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Activity(Shown):
     """Hidden states and outputs of an ensemble in one batch of trials.
 
     Attributes
@@ -63,6 +64,17 @@ class Activity:
     def rule(self) -> str:
         """Rule of the trials."""
         return self.batch.rule
+
+    def _card(self) -> Card:
+        n_networks, n_trials, n_times, n_units = self.hidden.shape
+        rows = {
+            "hidden": f"{n_networks} networks x {n_trials} trials x {n_times} steps x {n_units} units",
+            "time": f"steps of {self.batch.dt:g} ms",
+            "periods": periods_in_ms(self.periods, self.batch.dt),
+            "conditions": ", ".join(self.conditions),
+        }
+        doors = f".hidden, .during({next(iter(self.periods), 'period')!r}), .after_fixation(), .conditions"
+        return Card(f"Activity in the rule {self.rule}", rows, doors)
 
     def during(self, *periods: str) -> Tensor:
         """Hidden states from the first to the last of the named periods.

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multitask.display import Card, Shown, periods_in_ms
+
 N_PER_RING = 32
 BACKGROUND, BUMP, FIXATION = 0.05, 0.8, 0.8
 GRACE = 100.0  # ms without cost at the start of a trial, and again after the go event
@@ -141,8 +143,8 @@ class Scene:
     n_times: int
 
 
-@dataclass(frozen=True, eq=False)
-class TrialBatch:
+@dataclass(frozen=True, eq=False, repr=False)
+class TrialBatch(Shown):
     """Trials of one rule with the same event times.
 
     Attributes
@@ -185,6 +187,18 @@ class TrialBatch:
     def n_times(self) -> int:
         """Number of time steps."""
         return self.inputs.shape[1]
+
+    def _card(self) -> Card:
+        stay = int(self.response.isnan().sum())
+        rows = {
+            "trials": f"{self.n_trials}, {stay} of them without a response",
+            "time": f"{self.n_times} steps of {self.dt:g} ms",
+            "periods": periods_in_ms(self.periods, self.dt),
+            "channels": f"{self.inputs.shape[-1]} inputs, {self.targets.shape[-1]} outputs",
+            "conditions": ", ".join(self.conditions),
+        }
+        doors = "outputs, hidden = network(batch.inputs); score_trials(outputs, batch); .conditions, .periods"
+        return Card(f"TrialBatch of the rule {self.rule}", rows, doors)
 
 
 def preferred_directions() -> Tensor:

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import warnings
 from dataclasses import fields
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -125,8 +125,9 @@ def test_commands_have_the_options_that_are_shown(page):
             words = shlex.split(line, comments=True)
             if words[:1] == ["make"]:
                 assert f"\n{words[1]}:" in makefile, f"{page.name}: no such target: {line}"
-            if "workbench" in words:
-                argv = words[words.index("workbench") + 1 :]
+            called = [at for at, word in enumerate(words) if Path(word).name in ("workbench", "compute-alike")]
+            if called and "--version" not in words:
+                argv = list(takewhile(lambda word: not word.startswith(">"), words[called[0] + 1 :]))
                 parser(argv).parse_args(argv)  # exits where an option is unknown
 
 

@@ -18,6 +18,7 @@ overlap leave the question open even where the difference is clear.
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -278,3 +279,27 @@ def claims_table(claims: Iterable[Claim | tuple]) -> "pd.DataFrame":
     each = [claim if isinstance(claim, Claim) else Claim(*claim) for claim in claims]
     rows = [(claim.what, str(claim), claim.claim, claim.verdict) for claim in each]
     return pd.DataFrame(rows, columns=["what", "seen", "claim", "verdict"])
+
+
+def read_claims(text: str) -> list[tuple[str, str]]:
+    """Find the tables of `claims_table` in what a notebook printed.
+
+    Parameters
+    ----------
+    text : str
+        Tables as ``to_string(index=False)`` writes them, and anything before, between and after.
+
+    Returns
+    -------
+    list of (what, verdict)
+        Rows that claim something, in order.
+    """
+    found, end = [], 0
+    for line in text.splitlines():
+        if line.split() == ["what", "seen", "claim", "verdict"]:
+            end = line.index("what") + len("what")  # columns are right-aligned under their names
+        elif not line.strip():
+            end = 0
+        elif end and (judged := re.search(r" (met|not met|undecided)$", line)):
+            found.append((line[:end].strip(), judged[1]))
+    return found

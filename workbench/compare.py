@@ -1,65 +1,55 @@
 """Files of recordings -> a report: which of them compute alike, and how far that can be trusted.
 
 Needs no config.yaml; every choice comes from the command line and stands in the report. Into one folder go report.html,
-a page that can be sent as it is; distances.csv, one row a pair; and similarity.nc, which `Similarity.load` reads.
+a page that can be sent as it is; distances.csv, one row a pair; and similarity.nc, which `Similarity.load` reads. What
+can be checked without reading a file is checked first.
 """
 
 import argparse
 import fcntl
 import shlex
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from html import escape
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import torch
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import dsa_analysis as dsa
-from dsa_analysis import Comparison, DataError, plotting
+from dsa_analysis import Comparison, DataError
 from dsa_analysis.comparison import AUTO
-from dsa_analysis.data import check_choice
-from dsa_analysis.metrics import as_metric, is_matched, title
-from workbench.page import PAGE, bullets, picture, tabular
+from dsa_analysis.data import as_device, check_choice
+from dsa_analysis.metrics import as_metric, is_matched
+from dsa_analysis.recordings.load import labels_of
+from dsa_analysis.recordings.readers import refuse_unreadable
+from workbench.report.findings import Findings, said_once
 from workbench.settings import ConfigError, replacing
+from workbench.terminal import Stages, called, complain
+
+if TYPE_CHECKING:
+    pass
 
 FILES = ("report.html", "distances.csv", "similarity.nc")
 LOADING = ("variable", "axes", "sampling_rate", "smooth", "decimate", "zscore", "align_to", "window", "trials", "units")
 LOCK = ".lock"
 UNFINISHED = "unfinished_pairs"  # folder of pairs that a rerun need not solve again; gone once the report is there
-MANY = 40  # systems above which names are no longer written beside a figure
 LEAST_REPLICATES = 20  # below which intervals are refused
-N_ROWS = 200  # of the table on the page; the file has all
 
 
-@dataclass(frozen=True)
-class Findings:
-    """All that the report tells."""
+class Outcome(NamedTuple):
+    """The report of a comparison, and what it says in a few lines."""
 
-    systems: Mapping[str, Any]  # recordings, or matrices where the files hold operators
-    groups: dict[str, str]  # system -> group; empty where none were asked for
-    similarity: dsa.Similarity
-    choice: dsa.EmbeddingChoice | None  # where the embedding was not stated
-    floor: pd.Series | None  # of each system
-    table: pd.DataFrame  # one row a pair
-    statistics: dict[str, Any] = field(default_factory=dict)
-    explanation: dsa.Explanation | None = None
-    concerns: list[str] = field(default_factory=list)
+    page: Path
+    said: list[str]
 
 
-def compare_files(arguments: argparse.Namespace, command: str) -> Path:
-    """Do what ``python -m workbench compare`` was asked; the path of the report. Interrupted and called again, goes on.
+def compare_files(arguments: argparse.Namespace, command: str) -> Outcome:
+    """Do what ``compute-alike compare`` was asked. Interrupted and called again, it goes on.
 
     Raises
     ------
@@ -76,8 +66,13 @@ def compare_files(arguments: argparse.Namespace, command: str) -> Path:
         )
     if len(arguments.files) < 2:
         raise ConfigError(f"{arguments.files[0]} alone cannot be compared; give two files or more")
+    choices = {
+        name.removeprefix("choice_"): value for name, value in vars(arguments).items() if name.startswith("choice_")
+    }
+    _check(arguments, choices)
+    stages = Stages(3 + bool(arguments.intervals), arguments.quiet, arguments.verbose)
     with _alone_in(folder):
-        return _into(folder, arguments, command, started)
+        return _into(folder, arguments, choices, stages, command, started)
 
 
 @contextmanager
@@ -101,101 +96,146 @@ def _alone_in(folder: Path) -> Iterator[None]:
             (folder / LOCK).unlink(missing_ok=True)
 
 
-def _into(folder: Path, arguments: argparse.Namespace, command: str, started: float) -> Path:
+def _into(
+    folder: Path,
+    arguments: argparse.Namespace,
+    choices: Mapping[str, Any],
+    stages: Stages,
+    command: str,
+    started: float,
+) -> Outcome:
     """Compare, and write the report; the lock on the folder is held."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        findings = _find(arguments)
-    findings.concerns.extend(dict.fromkeys(str(warning.message) for warning in caught))
+        findings = _find(arguments, choices, stages)
+    findings.concerns.extend(said_once(str(warning.message) for warning in caught))
     for concern in findings.concerns:
-        print(f"warning: {concern}", file=sys.stderr)
+        if not arguments.quiet:
+            complain(f"warning: {concern}", "warning")
 
     findings.similarity.save(folder / "similarity.nc")
     with replacing(folder / "distances.csv") as temporary:
         findings.table.to_csv(temporary, index=False)
-    # names of systems are drawn as they are, and fonts that lack a letter of them are no news for the terminal
-    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        page = _page(findings, command, time.perf_counter() - started)
+    with stages.stage("writing the report"):
+        page, said = _page(findings, command, started)
     with replacing(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-    return folder / "report.html"
+    return Outcome(folder / "report.html", said)
 
 
-def _find(arguments: argparse.Namespace) -> Findings:
-    choices = {
-        name.removeprefix("choice_"): value for name, value in vars(arguments).items() if name.startswith("choice_")
-    }
-    _check(arguments, choices)
-    metric = as_metric(choices.get("metric", "angular"))
+def _page(findings: Findings, command: str, started: float) -> tuple[str, list[str]]:
+    """The page, and its conclusion in lines of text."""
+    from matplotlib import rc_context
+
+    from workbench.report.figures import PLAIN
+    from workbench.report.page import render
+    from workbench.report.sections import in_lines, sections
+
+    with rc_context(PLAIN):
+        shown = sections(findings)
+    k = len(findings.similarity.labels)
+    page = render("Do they compute alike?", shown, command, time.perf_counter() - started, f"{k} systems")
+    return page, in_lines(findings)
+
+
+def _find(arguments: argparse.Namespace, choices: Mapping[str, Any], stages: Stages) -> Findings:
+    metric, device, progress = as_metric(choices.get("metric", "angular")), arguments.device, stages.bars
+    with stages.stage(f"reading {len(arguments.files)} files"):
+        loaded = _loaded(arguments, matched=is_matched(metric), progress=progress)
+    systems: dict[str, Any] = dict(loaded)
     if arguments.operators:
-        stated = {"variable": arguments.variable, "axes": "time, channel", "sampling_rate": arguments.sampling_rate}
-        loaded = dsa.load_recordings(_announced(arguments.files, "reading"), **stated)
-        systems: dict[str, Any] = {name: _as_matrix(name, recording) for name, recording in loaded.items()}
-    else:
-        loading = {key: getattr(arguments, key) for key in LOADING} | {"keep_non_finite": arguments.omit_non_finite}
-        systems = loaded = dsa.omit_trials(
-            dsa.load_recordings(_announced(arguments.files, "reading"), **loading),
-            non_finite=arguments.omit_non_finite,
-            shorter_than=arguments.omit_shorter_than,
-            matched=is_matched(metric),
-        )
+        systems = {name: _as_matrix(name, recording) for name, recording in loaded.items()}
     groups = _groups(list(systems), arguments.files, arguments.group_by)
     how = _comparison(arguments, choices, loaded)
     single = [] if arguments.operators else [name for name, system in systems.items() if len(system.trials) < 2]
     if single and arguments.intervals:
         raise ConfigError(f"--intervals: draws trials again, but {', '.join(single)} have a single one")
-    for name in arguments.explain or ():
-        check_choice("--explain", name, systems)
 
-    choice = None
-    if AUTO in (how.n_delays, how.rank, how.horizon):
-        choice = dsa.choose_embedding(systems, how, device=arguments.device)
-        how = choice.applied_to(how)
-    store = Path(arguments.output) / UNFINISHED
-    similarity = dsa.compare(systems, how=how, store=store, device=arguments.device)
-    sources = {
-        "omit_shorter_than": arguments.omit_shorter_than,
-        "recordings": {name: recording.settings for name, recording in loaded.items()},
-    }
-    similarity = replace(similarity, settings=similarity.settings | sources)
-    how, table = similarity.comparison, similarity.to_dataframe()
+    choice, n_pairs = None, len(systems) * (len(systems) - 1) // 2
+    with stages.stage(f"comparing {n_pairs} pair{'s' * (n_pairs > 1)}, and halves of systems for the noise floor"):
+        if AUTO in (how.n_delays, how.rank, how.horizon):
+            choice = dsa.choose_embedding(systems, how, device=device, progress=progress)
+            how = choice.applied_to(how)
+        store = Path(arguments.output) / UNFINISHED
+        similarity = dsa.compare(systems, how=how, store=store, device=device, progress=progress)
+        sources = {
+            "omit_shorter_than": arguments.omit_shorter_than,
+            "recordings": {name: recording.settings for name, recording in loaded.items()},
+        }
+        similarity = replace(similarity, settings=similarity.settings | sources)
+        how, table = similarity.comparison, similarity.to_dataframe()
+        floor = None
+        if not arguments.operators and not is_matched(metric) and how.windows is None:
+            if single:
+                warnings.warn(
+                    f"no noise floor: {', '.join(single)} have a single trial, which has no two halves", stacklevel=2
+                )
+            else:
+                floor = dsa.noise_floor(systems, how, n_splits=arguments.n_splits, device=device, progress=progress)
+                table["noise_floor"] = similarity.pair_floors(floor)[np.triu_indices(len(systems), 1)]
 
-    floor = None
-    if not arguments.operators and not is_matched(metric) and how.windows is None:
-        if single:
-            warnings.warn(
-                f"no noise floor: {', '.join(single)} have a single trial, which has no two halves", stacklevel=2
-            )
-        else:
-            floor = dsa.noise_floor(systems, how, n_splits=arguments.n_splits, device=arguments.device)
-            table["noise_floor"] = _floor_of_pairs(table, floor)
     replicates = None
     if arguments.intervals:
-        replicates = dsa.trial_replicates(
-            systems, similarity, n_replicates=arguments.intervals, seed=how.seed, device=arguments.device
-        )
+        with stages.stage(f"intervals from {arguments.intervals} draws of the trials"):
+            replicates = dsa.trial_replicates(
+                systems, similarity, n_replicates=arguments.intervals, seed=how.seed, device=device, progress=progress
+            )
         pairs = np.triu_indices(len(systems), 1)
         table["ci_low"], table["ci_high"] = (limit[pairs] for limit in dsa.distance_intervals(similarity, replicates))
-
-    statistics: dict[str, Any] = {}
-    if groups:
-        labels, settings = list(groups.values()), {"replicates": replicates, "seed": how.seed}
-        statistics = {
-            "AUROC, pairs of two groups farther apart than pairs of one": dsa.auroc_interval(
-                similarity, labels, **settings
-            ),
-            "silhouette of the groups": dsa.silhouette_interval(similarity, labels, **settings),
-            "PERMANOVA, pseudo-F": dsa.permanova(similarity, labels, seed=how.seed),
-        }
     explanation = _explained(arguments, similarity, loaded)
-    return Findings(systems, groups, similarity, choice, floor, table, statistics, explanation)
+    statistics = _statistics(similarity, list(groups.values()), replicates) if groups else {}
+    found = Findings(systems, groups, similarity, table, floor, choice, statistics, explanation)
+    return replace(found, spectra=_spectra(found)) if found.unclear_cuts else found
+
+
+def _spectra(findings: Findings) -> dict[str, Any]:
+    """All singular values of each system, which show at what other ranks to cut."""
+    how = findings.similarity.comparison.embedding
+    return {
+        name: dsa.singular_spectrum(
+            findings.systems[name], n_delays=how(name).n_delays, delay_interval=how(name).delay_interval,
+            center=how(name).center, name=name,
+        )
+        for name in findings.operators
+    }  # fmt: skip
+
+
+def _loaded(arguments: argparse.Namespace, matched: bool, progress: bool) -> dict[str, dsa.Recording]:
+    """The files; of operators one matrix each, of recordings the trials that stay."""
+    files = _announced(arguments.files, "reading", progress)
+    if arguments.operators:
+        stated = {"variable": arguments.variable, "axes": "time, channel", "sampling_rate": arguments.sampling_rate}
+        return dsa.load_recordings(files, **stated)
+    loading = {key: getattr(arguments, key) for key in LOADING} | {"keep_non_finite": arguments.omit_non_finite}
+    return dsa.omit_trials(
+        dsa.load_recordings(files, **loading),
+        non_finite=arguments.omit_non_finite,
+        shorter_than=arguments.omit_shorter_than,
+        matched=matched,
+    )
+
+
+def _statistics(similarity: dsa.Similarity, groups: list[str], replicates: np.ndarray | None) -> dict[str, Any]:
+    """How well groups are told apart."""
+    given: dict[str, Any] = {"replicates": replicates, "seed": similarity.comparison.seed}
+    return {
+        "AUROC, pairs of two groups farther apart than pairs of one": dsa.auroc_interval(similarity, groups, **given),
+        "silhouette of the groups": dsa.silhouette_interval(similarity, groups, **given),
+        "PERMANOVA, pseudo-F": dsa.permanova(similarity, groups, seed=similarity.comparison.seed),
+    }
 
 
 def _check(arguments: argparse.Namespace, choices: Mapping[str, Any]) -> None:
     """Refuse options that could not be followed, before any file is read."""
     metric = as_metric(choices.get("metric", "angular"))
+    names = labels_of(arguments.files)
+    for file in arguments.files:
+        refuse_unreadable(Path(file).expanduser())
+    _groups(names, arguments.files, arguments.group_by)
+    for name in arguments.explain or ():
+        check_choice("--explain", name, names)
+    as_device(arguments.device)
     embedding = [name for name in choices if Comparison.__dataclass_fields__[name].metadata["group"] == "embedding"]
     if arguments.operators and metric.needs == "trials":
         raise ConfigError(
@@ -214,6 +254,7 @@ def _check(arguments: argparse.Namespace, choices: Mapping[str, Any]) -> None:
             raise ConfigError(f"--explain: needs two systems, got {arguments.explain[0]} twice")
         if metric.needs != "operators":
             raise ConfigError(f"--explain: metric {metric.name} aligns no operators; use --metric angular")
+    Comparison().override(**choices)  # refuses values and combinations that cannot be
 
 
 def _comparison(
@@ -244,8 +285,8 @@ def _comparison(
     return Comparison().override(**given)
 
 
-def _announced(files: list[str], what: str) -> Iterator[str]:
-    yield from tqdm(files, desc=what, unit="file", delay=1, leave=False)
+def _announced(files: list[str], what: str, progress: bool) -> Iterator[str]:
+    yield from tqdm(files, desc=what, unit="file", delay=1, leave=False, disable=not progress)
 
 
 def _as_matrix(name: str, recording: dsa.Recording) -> np.ndarray:
@@ -271,11 +312,6 @@ def _groups(names: list[str], files: list[str], group_by: str | None) -> dict[st
     return dict(zip(names, groups, strict=True))
 
 
-def _floor_of_pairs(table: pd.DataFrame, floor: pd.Series) -> np.ndarray:
-    """Mean floor of the two systems of each pair."""
-    return (floor[table["system_a"]].to_numpy() + floor[table["system_b"]].to_numpy()) / 2
-
-
 def _explained(
     arguments: argparse.Namespace, similarity: dsa.Similarity, recordings: Mapping[str, dsa.Recording]
 ) -> dsa.Explanation | None:
@@ -294,144 +330,6 @@ def _explained(
     return dsa.explain(similarity, *pair, dt=dt) if apart > 0 else None
 
 
-# ---- the page --------------------------------------------------------------------------------------------------------
-
-
-def _page(findings: Findings, command: str, seconds: float) -> str:
-    similarity = findings.similarity
-    parts = [f"<p>{escape(sentence)}</p>" for sentence in _sentences(findings)]
-    if findings.concerns:
-        parts += ["<h2>Warnings</h2>", bullets(findings.concerns, "warning")]
-    parts += ["<h2>Distances</h2>", _matrix(findings)]
-    if len(similarity.labels) > 2:
-        parts.append(_map(findings))
-    if findings.statistics:
-        parts += ["<h2>Groups</h2>", bullets([f"{name}: {value}" for name, value in findings.statistics.items()])]
-    operators = [o for o in similarity.operators.values() if isinstance(o, dsa.Operator)]
-    if operators:
-        parts += ["<h2>Embedding</h2>", _embedding(findings, operators)]
-    if findings.explanation:
-        parts += [f"<h2>What sets {' and '.join(map(escape, findings.explanation.names))} apart</h2>"]
-        parts += [_explanation(findings), tabular(findings.explanation.modes)]
-    parts += ["<h2>Pairs</h2>", tabular(findings.table.sort_values("distance").head(N_ROWS))]
-    if len(findings.table) > N_ROWS:
-        parts.append(f"<p>The nearest {N_ROWS} of {len(findings.table)}; all stand in distances.csv.</p>")
-    parts += ["<h2>Systems</h2>", bullets([_described(name, system) for name, system in findings.systems.items()])]
-    parts += ["<h2>Settings</h2>", _settings(similarity.settings)]
-    software = f"compute-alike {version('compute-alike')}, torch {torch.__version__}"
-    made = f"{time.strftime('%Y-%m-%d %H:%M')}, {seconds:.0f} s; {software}"
-    return PAGE.format(body="\n".join(parts), command=escape(command), made=escape(made))
-
-
-def _described(name: str, system: Any) -> str:
-    return str(system) if isinstance(system, dsa.Recording) else f"{name}: operator of {len(system)} dimensions"
-
-
-def _sentences(findings: Findings) -> list[str]:
-    similarity, table = findings.similarity, findings.table
-    unit = similarity.unit
-    near, far = (table.loc[at()] for at in (table["distance"].idxmin, table["distance"].idxmax))
-    said = [
-        f"{len(similarity.labels)} systems, {len(table)} pairs, compared by {title(similarity.measure)}.",
-        f"Nearest are {near['system_a']} and {near['system_b']} ({near['distance']:.3g} {unit}), farthest "
-        f"{far['system_a']} and {far['system_b']} ({far['distance']:.3g} {unit}).",
-    ]
-    if similarity.measure.bounded:
-        gap = ((table["distance"] - table["lower_bound"]) / table["distance"].where(table["distance"] > 0)).median()
-        said.append(
-            f"The lower bound is {1 - gap:.0%} of the distance (median): no alignment can give a smaller distance."
-        )
-    if findings.floor is not None:
-        below = int((table["distance"] <= table["noise_floor"]).sum())
-        said.append(
-            f"The noise floor, the distance between halves of one system's trials, is {findings.floor.median():.3g} "
-            f"{unit} (median). {below} of {len(table)} pairs are below their noise floor: with these data they cannot "
-            f"be told apart."
-        )
-    if "ci_low" in table:
-        alike = int((table["ci_low"] == 0).sum())
-        said.append(f"{alike} of {len(table)} intervals over trials reach 0.")
-    return said
-
-
-def _matrix(findings: Findings) -> str:
-    similarity, groups = findings.similarity, list(findings.groups.values()) or None
-    k = len(similarity.labels)
-    floor = None
-    if findings.floor is not None:
-        own = findings.floor[list(similarity.labels)].to_numpy()
-        floor = (own[:, None] + own) / 2
-    size = min(12.0, 4 + 0.22 * k)
-    figure = Figure((size + 1.5, size), layout="constrained")
-    axes = figure.subplots()
-    if groups is None and k > MANY:
-        groups = ["all"] * k
-    below = "lower_bounds" if similarity.measure.bounded else None
-    plotting.plot_distances(similarity, axes, groups, below=below, floor=floor)
-    if findings.groups:
-        plotting.group_legend(axes, plotting.group_colors(groups or []), loc="lower left", bbox_to_anchor=(0, -0.2))
-    dots = " Dots: pairs below their noise floor." if floor is not None else ""
-    return picture(figure, f"Systems in the order of their tree.{dots}")
-
-
-def _map(findings: Findings) -> str:
-    similarity = findings.similarity
-    places, stress = similarity.to_plane()
-    figure = Figure((6.5, 5), layout="constrained")
-    axes = figure.subplots()
-    unit = similarity.unit
-    plotting.plot_map(places, stress, list(findings.groups.values()) or ["system"] * len(places), axes, unit=unit)
-    if findings.groups:
-        axes.legend(frameon=False)
-    elif len(places) <= MANY:
-        for name, place in zip(similarity.labels, places, strict=True):
-            axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
-    return picture(
-        figure, "Multidimensional scaling map. Low stress (below 0.1) means that distances on the map are faithful."
-    )
-
-
-def _embedding(findings: Findings, operators: list[dsa.Operator]) -> str:
-    p = operators[0].parameters
-    names = list(findings.similarity.labels)
-    values = {
-        name: torch.cat([o.singular_values, o.singular_values[-1:] / o.gap])
-        for name, o in zip(names, operators, strict=True)
-    }
-    figure = Figure((12.5 if findings.choice else 6.5, 3.5), layout="constrained")
-    panels = figure.subplots(1, 2 if findings.choice else 1, squeeze=False)[0]
-    plotting.plot_spectrum(values, p.rank, panels[0], plotting.group_colors(names))
-    if len(names) <= 10:
-        panels[0].legend(frameon=False, fontsize=8)
-    gaps = [operator.gap for operator in operators]
-    text = (
-        f"{p.n_delays} delays {p.delay_interval} samples apart, rank {p.rank}, estimator {p.estimator}. The last value "
-        f"kept is {min(gaps):.2f} to {max(gaps):.2f} times the next; the clearer that step, the more stable the cut."
-    )
-    caption = "Singular values of the windows of each system; the line is the cut."
-    if findings.choice:
-        plotting.plot_cells(findings.choice, panels[1])
-        text += f" Chosen by {findings.choice.method}."
-        caption += " Right: the cells that were looked at, dots where admissible."
-    return f"<p>{escape(text)}</p>" + picture(figure, caption)
-
-
-def _explanation(findings: Findings) -> str:
-    figure = Figure((14, 3.6), layout="constrained")
-    plotting.plot_explanation(findings.explanation, axes := figure.subplots(1, 4))  # type: ignore[arg-type]
-    axes[3].legend(frameon=False)
-    return picture(figure, "Both operators in common coordinates, and how much of the difference each mode carries.")
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    lines = [f"{key} = {value}" for key, value in settings.items() if key != "recordings"]
-    each = settings["recordings"].values()
-    for key in dict.fromkeys(key for one in each for key in one if key != "path"):
-        values = list(dict.fromkeys(str(one.get(key)) for one in each))
-        lines.append(f"reading: {key} = {values[0] if len(values) == 1 else ', '.join(values)}")
-    return bullets(lines) + bullets([f"{name}: {one['path']}" for name, one in settings["recordings"].items()])
-
-
 def command_line(argv: list[str]) -> str:
     """What to type to get the report again."""
-    return f"python -m workbench {shlex.join(argv)}"
+    return f"{called()} {shlex.join(argv)}"

@@ -19,10 +19,9 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tqdm import tqdm
 
@@ -138,7 +137,9 @@ def find_notebooks(names: Sequence[str | Path] = (), project: Path = PROJECT) ->
     return list(found.values())
 
 
-def run_notebooks(names: Sequence[str | Path], settings: Settings, in_place: bool = False) -> list[str]:
+def run_notebooks(
+    names: Sequence[str | Path], settings: Settings, in_place: bool = False, progress: bool = True
+) -> list[str]:
     """Execute notebooks one after another and return the names of those that failed.
 
     Parameters
@@ -150,6 +151,8 @@ def run_notebooks(names: Sequence[str | Path], settings: Settings, in_place: boo
     in_place : bool
         Also write notebooks that ran without error back to their source files, without progress bars, timestamps and
         widgets, ready to be committed.
+    progress : bool
+        Show a bar over the cells of each notebook on stderr.
 
     Raises
     ------
@@ -164,7 +167,7 @@ def run_notebooks(names: Sequence[str | Path], settings: Settings, in_place: boo
     for path, notebook in notebooks.items():
         started, error = time.perf_counter(), "interrupted"
         try:
-            error = _execute(notebook, path, folder / "config.yaml")
+            error = _execute(notebook, path, folder / "config.yaml", progress)
             _tidy(notebook)
             if in_place and not error:
                 error = _write_back(notebook, path, sources[path])
@@ -189,7 +192,7 @@ def _parse(path: Path, source: bytes) -> "NotebookNode":
     return notebook
 
 
-def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
+def _execute(notebook: "NotebookNode", path: Path, config: Path, progress: bool) -> str:
     """Run the cells of ``notebook`` in place; return the traceback of the cell that failed, or "" if none failed."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -204,7 +207,9 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
     environment.pop("MPLBACKEND", None)  # another backend would not show figures in the notebook
     with (
         TemporaryDirectory() as sockets,
-        tqdm(desc=path.stem, total=sum(bool(cell.source.strip()) for cell in cells), unit="cell") as progress,
+        tqdm(
+            desc=path.stem, total=sum(bool(cell.source.strip()) for cell in cells), unit="cell", disable=not progress
+        ) as bar,
     ):
         client = NotebookClient(
             notebook,
@@ -217,7 +222,7 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path) -> str:
             timeout=None,
             record_timing=False,
             coalesce_streams=True,
-            on_cell_executed=lambda **_: progress.update(),
+            on_cell_executed=lambda **_: bar.update(),
         )
         try:
             asyncio.run(_attend(client, environment))
@@ -327,50 +332,35 @@ def _publish(notebook: "NotebookNode", target: Path, seconds: float, error: str)
 
 
 def _index(folder: Path) -> str:
-    """Page with title, first figure, run time and outcome of every executed notebook in the folder."""
+    """Page with title, first figure, run time, outcome and claims of every executed notebook in the folder."""
+    from workbench.report.page import environment
+
     copies = [(path.stem, json.loads(path.read_text("utf-8"))) for path in _in_order(folder.glob("*.ipynb"))]
-    return INDEX.format(rows="".join(_row(name, copy) for name, copy in copies if "run" in copy["metadata"]))
+    rows = [_row(name, copy) for name, copy in copies if "run" in copy["metadata"]]
+    return environment().get_template("index.html").render(rows=rows)
 
 
-def _row(name: str, notebook: dict[str, Any]) -> str:
+def _row(name: str, notebook: dict[str, Any]) -> dict[str, Any]:
+    from workbench.claims import Verdict, read_claims
+
     run, cells = notebook["metadata"]["run"], notebook["cells"]
     prose = "".join(line for cell in cells if cell["cell_type"] == "markdown" for line in [*cell["source"], "\n"])
     heading = re.search(r"^#+ +(.+)$", prose, re.MULTILINE)
-    figures = (
-        output["data"]["image/png"]
-        for cell in cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    )
-    figure = next(figures, None)
-    return ROW.format(
-        name=escape(name),
-        title=escape(heading[1] if heading else name),
-        figure=f'<img src="data:image/png;base64,{"".join(figure).strip()}" alt="">' if figure else "",
-        fate="failed" if run["error"] else "passed",
-        **{key: escape(str(value)) for key, value in run.items()},
-    )
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    figures = (output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {}))
+    printed = ("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
+    judged = [claim for text in printed for claim in read_claims(text)]
+    verdicts = {verdict: [what for what, said in judged if said == verdict] for verdict in get_args(Verdict)}
+    return {
+        "name": name,
+        "title": heading[1] if heading else name,
+        "figure": "".join(next(figures, "")).strip(),
+        "fate": "failed" if run["error"] else "passed",
+        "claims": verdicts if judged else {},
+        **run,
+    }
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
     places = {name: place for place, name in enumerate(STORY)}
     return sorted(paths, key=lambda path: (places.get(path.stem, len(places)), path.stem))
-
-
-ROW = """
-<a href="{name}.html"><figure>{figure}<figcaption><h2>{title}</h2>
-<p>{name}: <b class="{fate}">{fate}</b> after {seconds} s, {finished}</p><p class="failed">{error}</p>
-</figcaption></figure></a>
-"""
-INDEX = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Notebooks</title>
-<style>
-body {{ font-family: sans-serif; max-width: 60rem; margin: 2rem auto }}
-a {{ color: inherit; text-decoration: none }}
-figure {{ display: grid; grid-template-columns: 16rem 1fr; gap: 1.5rem; margin: 1.5rem 0 }}
-figcaption {{ grid-column: 2 }}
-img {{ max-width: 16rem; max-height: 12rem }}
-.passed {{ color: #2a7f3f }} .failed {{ color: #b3261e }}
-</style>
-<h1>Notebooks</h1>{rows}</html>
-"""

@@ -1,7 +1,7 @@
 """`load_recording`: one file -> one system. `load_recordings`: several files, the same choices for all."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ def load_recordings(paths: Iterable[str | Path], **choices: Any) -> dict[str, Re
         raise DataError(f"paths = {shown(paths)} is one path; give a list of paths")
     files = [Path(path).expanduser() for path in paths]
     recordings = {
-        name: load_recording(path, name=name, **choices) for name, path in zip(_names(files), files, strict=True)
+        name: load_recording(path, name=name, **choices) for name, path in zip(labels_of(files), files, strict=True)
     }
     if choices.get("axes") is None:
         _refuse_unequal(recordings)
@@ -265,9 +265,20 @@ def _refuse_given(path: Path, what: str, **choices: Any) -> None:
             raise DataError(f"{path}: {key} = {shown(value)} is for {what} only")
 
 
-def _names(paths: list[Path]) -> list[str]:
-    """The shortest ends of the paths, without their extension, that tell them apart."""
-    places = [Path(os.path.abspath(path)) for path in paths]
+def labels_of(paths: Sequence[str | Path]) -> list[str]:
+    """Labels of the systems in some files: the shortest ends of the paths, without extension, that tell them apart.
+
+    Parameters
+    ----------
+    paths : paths
+        They need not exist.
+
+    Raises
+    ------
+    DataError
+        The same file twice.
+    """
+    places = [Path(os.path.abspath(Path(path).expanduser())) for path in paths]
     if len(set(places)) < len(places):
         twice = next(path for k, path in enumerate(paths) if places[k] in places[:k])
         raise DataError(f"{twice} was given twice")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multitask.display import Card, Shown
 from multitask.network.initial import glorot, normal, orthogonal
 from multitask.network.parameters import START_SCALES, NetworkParameters
 from multitask.network.plain import PlainLeakyRNN, from_arrays, plain
@@ -15,7 +16,7 @@ from multitask.scan import ACTIVATIONS, Buffers, leaky_scan
 from multitask.trials import MultitaskError, check_whole, checked_device
 
 
-class LeakyRNN:
+class LeakyRNN(Shown):
     """An ensemble of leaky recurrent networks.
 
     Parameters
@@ -68,6 +69,18 @@ class LeakyRNN:
         seeds = (int(s.generate_state(1, np.uint64)[0]) for s in np.random.SeedSequence(seed).spawn(n_networks))
         starts = [self._start(torch.Generator().manual_seed(s)) for s in seeds]
         self.weights = {name: torch.stack([start[name] for start in starts]).to(device) for name in starts[0]}
+
+    def _card(self) -> Card:
+        p, n = self.parameters, self.n_networks
+        n_weights = sum(weights[0].numel() for weights in self.weights.values())
+        noise = f", private noise {p.sigma_rec:g}" if p.sigma_rec else ""
+        rows = {
+            "units": f"{p.n_rnn} ({p.activation}), tau = {p.tau:g} ms, dt = {p.dt:g} ms{noise}",
+            "channels": f"{p.n_input} inputs, {p.n_rule} of them for rules; {p.n_output} outputs",
+            "weights": f"{n_weights} a network, {str(self.dtype).removeprefix('torch.')}, on {self.device}",
+        }
+        doors = "outputs, hidden = network(batch.inputs); record_activity(network, rule); train(rules) to train others"
+        return Card(f"{type(self).__name__}: {n} network{'s' * (n > 1)}", rows, doors)
 
     @property
     def n_networks(self) -> int:

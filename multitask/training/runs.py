@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from multitask.display import Card, Shown
 from multitask.network import LeakyRNN, NetworkParameters, make_network
 from multitask.storage import RunFolder, open_for_training, tensors_sha256
 from multitask.tasks.base import Task, as_tasks, check_fit, check_loss
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Shown):
     """A training run on disk.
 
     Attributes
@@ -47,6 +48,19 @@ class Run:
     settings: dict[str, Any]
     checkpoints: tuple[int, ...]
     finished: str
+
+    def _card(self) -> Card:
+        log, ensemble = self.log, self.network.parameters
+        rows = {"networks": f"{self.network.n_networks} of {ensemble.n_rnn} units, seed {self.settings['seed']}"}
+        if len(log):
+            end = log[log["step"] == log["step"].max()]
+            by_rule = end.groupby("rule", sort=False)["performance"].mean()
+            rules = list(by_rule.index)
+            rows["rules"] = ", ".join(rules) if len(rules) <= 4 else f"{len(rules)}: {', '.join(rules[:3])}, ..."
+            rows["training"] = f"{int(end['step'].iloc[0])} steps; {self.finished or 'not finished'}"
+            rows["performance"] = f"{by_rule.mean():.3f}, worst rule {by_rule.idxmin()} {by_rule.min():.3f}"
+        rows["checkpoints"] = f"{len(self.checkpoints)}, the last at step {self.checkpoints[-1]}"
+        return Card(f"Run in {self.folder}", rows, "record_activity(run.network, rule), .log (a table), .load(step)")
 
     def load(self, step: int) -> LeakyRNN:
         """Load the ensemble at one of the ``checkpoints``.

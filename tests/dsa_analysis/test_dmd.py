@@ -293,7 +293,7 @@ def test_operator_describes_itself():
     for twin in (copy.deepcopy(operator), pickle.loads(pickle.dumps(operator))):
         assert torch.equal(twin.matrix, operator.matrix)
         assert twin.parameters == operator.parameters
-    assert repr(operator).startswith("Operator(gap=")  # and no tensors
+    assert repr(operator).startswith("<Operator of rank 3: n_delays = 4")  # and no tensors
     with pytest.raises(AttributeError):
         operator.matrix = torch.eye(3)  # type: ignore[misc]
 

@@ -9,7 +9,16 @@ from scipy.stats import binomtest
 
 from dsa_analysis import mean_interval
 from dsa_analysis.inference import Interval
-from workbench.claims import Claim, as_interval, claims_table, median_interval, p_interval, rho_interval, verdict
+from workbench.claims import (
+    Claim,
+    as_interval,
+    claims_table,
+    median_interval,
+    p_interval,
+    read_claims,
+    rho_interval,
+    verdict,
+)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +160,14 @@ def test_table_shows_values_with_intervals_and_claims_with_verdicts():
 def test_what_cannot_be_judged_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         verdict(*arguments)
+
+
+def test_printed_tables_are_read_back():
+    rows = [("rho, first", [0.5, 0.6, 0.7], ">", 0), ("AUROC met", [0.1, 0.9], ">=", 0.95), ("no claim", 0.5)]
+    table = claims_table([*rows, ("fact", False)])
+    expected = [(row.what, row.verdict) for row in table.itertuples() if row.verdict]
+    printed = table.to_string(index=False)
+    assert read_claims(f"said first, met\n{printed}\n\nsaid after, met") == expected
+    assert read_claims(printed + "\n\n" + printed) == expected * 2
+    assert [what for what, _ in expected] == ["rho, first", "AUROC met", "fact"]
+    assert read_claims("nothing was met") == []

@@ -2,6 +2,7 @@
 
 import math
 import re
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ import dsa_analysis.metrics
 from dsa_analysis import Similarity, auroc, choose_embedding, compare, omit_trials
 from dsa_analysis.alignment import align_pairs
 from workbench.__main__ import main
+from workbench.report import sections
+from workbench.report.figures import picture
+from workbench.report.page import Picture
 
 SETTINGS = ["--n-delays", "2", "--rank", "3"]
 
@@ -26,6 +30,12 @@ def recording(angle: float, seed: int, n_trials: int = 6) -> np.ndarray:
         samples.append(x)
         x = x @ A.T + 0.3 * generator.standard_normal((n_trials, 2))
     return np.stack(samples, 1)
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch) -> None:
+    """Figures take most of the time of a report; one test below draws them."""
+    monkeypatch.setattr(sections, "picture", lambda figure, name, caption: Picture("<svg></svg>", caption, 96))
 
 
 @pytest.fixture
@@ -43,10 +53,13 @@ def files(folder: Path) -> list[str]:
 
 
 def text_of(page: Path) -> str:
-    return re.sub(r"<[^>]+>", " ", re.sub(r"<img[^>]*>", "", page.read_text("utf-8")))
+    """What a reader sees, without figures, style and script."""
+    kept = re.sub(r"<(svg|style|script)\b.*?</\1>", "", page.read_text("utf-8"), flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", kept)).split())
 
 
-def test_files_become_a_report_a_table_and_a_result(folder, capsys):
+def test_files_become_a_report_a_table_and_a_result(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sections, "picture", picture)
     command = [
         "compare",
         *files(folder),
@@ -60,7 +73,10 @@ def test_files_become_a_report_a_table_and_a_result(folder, capsys):
     ]
     assert main(command) == 0
     out = folder / "results" / "compare"
-    assert capsys.readouterr().out == "results/compare/report.html\n"
+    said = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"4 systems compared by DSA: \w+ and \w+ are nearest, \w+ and \w+ farthest\.", said[0])
+    assert any("pairs, floor 0." in line for line in said)
+    assert re.fullmatch(r"Report: results/compare/report.html \(open it with: (xdg-)?open results/.*html\)", said[-1])
     assert sorted(path.name for path in out.iterdir()) == ["distances.csv", "report.html", "similarity.nc"]
 
     stored = Similarity.load(out / "similarity.nc")
@@ -77,13 +93,14 @@ def test_files_become_a_report_a_table_and_a_result(folder, capsys):
 
     text = text_of(out / "report.html")
     for said in (
-        "4 systems, 6 pairs, compared by DSA.", "The noise floor, the distance between halves", "AUROC", "PERMANOVA",
-        "2 delays 1 samples apart, rank 3, estimator least_squares", "reading: sampling_rate = 100.0", "n_starts = ",
-        "fast_1: 6 trials x 40 samples x 2 channels, 100 Hz", "python -m workbench compare fast_1.npy fast_2.npy",
-        "time_constant", "What sets ",
+        "4 systems compared by DSA:", "The noise floor is the distance between two halves", "AUROC", "PERMANOVA",
+        "2 delays, 1 samples apart; rank 3; 1 samples ahead; estimator least_squares", "n_starts = ",
+        "reading: sampling_rate = 100.0", "fast_1 fast 6 40 2 100 0.", "compare fast_1.npy fast_2.npy",
+        "time constant (ms)", "What sets ", "interval above 0", "--horizon auto",
     ):  # fmt: skip
         assert said in text
-    assert (out / "report.html").read_text("utf-8").count("data:image/png;base64,") == 4
+    page = (out / "report.html").read_text("utf-8")
+    assert page.count("<svg") == 5  # matrix, map, tree, spectra, explanation
     assert str(folder) not in text
 
 
@@ -97,6 +114,7 @@ def test_embedding_is_chosen_where_none_is_stated(folder):
     np.testing.assert_array_equal(stored.distances, chosen.distances)
     text = text_of(folder / "results/compare/report.html")
     assert re.search("Chosen by (identifiability|gap)", text)
+    assert "Neighbours of the chosen embedding" in text or not len(choice.neighbours)
 
 
 def test_warnings_stand_in_the_report_and_on_the_screen(folder, capsys):
@@ -106,7 +124,7 @@ def test_warnings_stand_in_the_report_and_on_the_screen(folder, capsys):
     assert main(["compare", *files(folder), "--n-delays", "3", "--rank", "3"]) == 0
     said = "system 'flat': constant channels [1] carry nothing"
     assert said in capsys.readouterr().err
-    assert said in text_of(folder / "results/compare/report.html").replace("&#x27;", "'")
+    assert said in text_of(folder / "results/compare/report.html")
 
 
 def test_results_are_not_overwritten_unless_asked(folder, capsys):
@@ -143,15 +161,15 @@ def test_operators_from_elsewhere_are_compared_as_they_are(folder):
     stored = Similarity.load(folder / "results/compare/similarity.nc")
     assert stored.operators["a"].shape == (4, 4)
     text = text_of(folder / "results/compare/report.html")
-    assert "a: operator of 4 dimensions" in text
-    assert "noise floor" not in text
+    assert re.search(r"dimensions .* a 4 b ", text)
+    assert "above their noise floor" not in text
 
 
 @pytest.mark.parametrize("metric", ["spectral", "cka"])
 def test_other_metrics_have_a_report(folder, metric):
     embedding = SETTINGS if metric == "spectral" else []
     assert main(["compare", *files(folder), *embedding, "--metric", metric, "--sampling-rate", "10"]) == 0
-    assert ("The noise floor" in text_of(folder / "results/compare/report.html")) == (metric == "spectral")
+    assert ("above their noise floor" in text_of(folder / "results/compare/report.html")) == (metric == "spectral")
 
 
 def test_single_trials_have_no_floor_and_the_report_says_so(folder, capsys):
@@ -200,7 +218,7 @@ def test_trials_are_left_out_where_asked_and_the_report_says_which(folder, capsy
     assert {name: one["omitted_trials"] for name, one in stored.settings["recordings"].items()} == gone
     assert stored.settings["recordings"]["a"]["keep_non_finite"]
     assert stored.settings["omit_shorter_than"] == 3
-    text = text_of(folder / "results/compare/report.html").replace("&#x27;", "'")
+    text = text_of(folder / "results/compare/report.html")
     for line in (said, f"reading: omitted_trials = {'[1, 4]' if matched else '[1], [4]'}", "omit_shorter_than = 3"):
         assert line in text
 
@@ -249,7 +267,8 @@ def test_help_has_an_example_and_loads_no_torch(capsys):
         main(["compare", "--help"])
     assert done.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "example: python -m workbench compare monday/*.mat" in text
+    assert "compare monday/*.mat" in text.partition("example: ")[2]
+    assert "exit codes: 0 done; 1 " in text
     for option in ("--variable", "--axes", "--sampling-rate", "--smooth", "--decimate", "--zscore", "--n-delays"):
         assert option in text
 
@@ -276,6 +295,38 @@ def test_what_cannot_be_done_exits_2_with_one_line_and_no_results(folder, capsys
 
 
 @pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--explain", "fast_1", "slow"], "--explain = 'slow' is none of"),
+        (["--group-by", "folder"], "two or more are needed"),
+        (["--device", "cuda:77"], "is not there"),
+        (["--n-delays", "2", "--delay-window", "20"], "say the same thing twice"),
+        (["slow_9.npy"], "slow_9.npy: no such file"),
+    ],
+)
+def test_what_can_be_checked_is_checked_before_files_are_read(folder, capsys, monkeypatch, extra, message):
+    monkeypatch.setattr("dsa_analysis.load_recordings", lambda *_, **__: pytest.fail("files were read"))
+    assert main(["compare", *files(folder), *extra]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_quiet_leaves_warnings_to_the_report_and_says_where_it_lies(folder, capsys):
+    assert main(["compare", *files(folder), *SETTINGS, "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.startswith("Report: results/compare/report.html ")
+    assert "goes through a cluster" in text_of(folder / "results/compare/report.html")
+
+
+def test_verbose_names_the_stages_with_their_times(folder, capsys):
+    assert main(["-v", "compare", *files(folder), *SETTINGS, "--intervals", "20"]) == 0
+    said = capsys.readouterr().err
+    for stage in ("[1/4] reading 4 files", "[2/4] comparing 6 pairs, and halves", "[3/4] intervals from 20", "[4/4] "):
+        assert stage in said
+    assert re.search(r"\d\.\d s\n", said)
+
+
+@pytest.mark.parametrize(
     ("names", "message"),
     [
         (["slow_1.npy"], "slow_1.npy alone cannot be compared; give two files or more"),
@@ -296,7 +347,7 @@ def test_what_argparse_refuses_exits_2(folder, extra, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["compare", *files(folder), *extra])
     assert caught.value.code == 2
-    assert "usage: python -m workbench compare" in capsys.readouterr().err
+    assert "compare" in capsys.readouterr().err.partition("usage: ")[2]
 
 
 @pytest.mark.slow

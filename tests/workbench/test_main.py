@@ -1,12 +1,18 @@
 """The command line: quick help, one line for each mistake, exit codes that scripts can rely on."""
 
+import io
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from workbench.__main__ import main
+from workbench.__main__ import main, parsed
+from workbench.completion import SHELLS, script
+from workbench.options import parser
+from workbench.terminal import Stages, last_line, styled
 
 
 def test_help_comes_without_loading_torch_or_pydantic():
@@ -21,7 +27,7 @@ def test_help_comes_without_loading_torch_or_pydantic():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "example: python -m workbench run" in done.stdout
+    assert "example: " in done.stdout
 
 
 def test_unknown_notebook_exits_2_with_one_line(config, capsys):
@@ -57,7 +63,7 @@ def test_what_argparse_refuses_exits_2(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         main(argv)
     assert caught.value.code == 2
-    assert "usage: python -m workbench" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("usage: ")
 
 
 @pytest.mark.parametrize(("failed", "code"), [([], 0), (["one"], 1)])
@@ -65,8 +71,9 @@ def test_failing_notebooks_exit_1(config, monkeypatch, failed, code):
     asked = []
     monkeypatch.setattr("workbench.notebooks.run_notebooks", lambda *arguments: asked.append(arguments) or failed)
     assert main(["run", "one", "two", "--in-place", "--config", str(config.path)]) == code
-    ((names, settings, in_place),) = asked
-    assert (names, settings.results, in_place) == (["one", "two"], config.path.parent / "results", True)
+    ((names, settings, in_place, progress),) = asked
+    assert (names, settings.results) == (["one", "two"], config.path.parent / "results")
+    assert (in_place, progress) == (True, True)
 
 
 def test_interruption_exits_130(config, monkeypatch, capsys):
@@ -76,6 +83,129 @@ def test_interruption_exits_130(config, monkeypatch, capsys):
     monkeypatch.setattr("workbench.notebooks.run_notebooks", interrupted)
     assert main(["run", "--config", str(config.path)]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_interruption_while_modules_load_ends_at_once_with_one_word():
+    code = (
+        "import os, signal, time\n"
+        "from workbench.terminal import loading\n"
+        "with loading():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--version"])
+    assert done.value.code == 0
+    assert capsys.readouterr().out.startswith("compute-alike ")
+
+
+# ---- options and files in any order ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "compare a.npy b.npy --rank 3 -q",
+        "compare --rank 3 a.npy -q b.npy",
+        "-q compare --rank 3 a.npy b.npy",
+        "compare a.npy --quiet --rank=3 b.npy",
+        "compare --quiet --rank 3 -- a.npy b.npy",
+    ],
+)
+def test_options_and_files_may_come_in_any_order(argv):
+    found = parsed(argv.split())
+    assert (found.files, found.choice_rank, found.quiet, found.verbose) == (["a.npy", "b.npy"], 3, True, False)
+
+
+def test_negative_numbers_and_pieces_are_values_and_not_options():
+    found = parsed(
+        ["compare", "a.nwb", "--window", "-2e-1", "-.1", "b.nwb", "--ridge", "-1e-8", "--noise-variance", "-0.5"]
+    )
+    assert (found.window, found.choice_ridge, found.choice_noise_variance) == ([-0.2, -0.1], -1e-8, -0.5)
+    found = parsed(["compare", "--windows", "0:10", "10:20", "a.npy", "b.npy"])
+    assert (found.choice_windows, found.files) == ([(0, 10), (10, 20)], ["a.npy", "b.npy"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["compare", "a.npy", "b.npy", "--metrc", "cka"], "unrecognized arguments: --metrc; did you mean --metric?"),
+        (
+            ["compare", "a.npy", "--windows", "b.npy"],
+            "--windows: needs START:STOP in samples, such as 0:100; got b.npy",
+        ),
+        (["compare", "-q", "-v", "a.npy"], "argument -v/--verbose: not allowed with argument -q/--quiet"),
+        (["train", "stray"], "unrecognized arguments: stray"),
+    ],
+)
+def test_mistakes_are_named_with_what_would_do(argv, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+# ---- the terminal ----------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    assert styled("x", "error", Terminal()) == "\033[31mx\033[0m"
+    assert styled("x", "error", io.StringIO()) == "x"
+    monkeypatch.setenv("TERM", "dumb")
+    assert styled("x", "error", Terminal()) == "x"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert styled("x", "error", Terminal()) == "x"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"), [({}, ""), ({"verbose": True}, "[1/2] reading"), ({"quiet": True, "verbose": True}, "")]
+)
+def test_stages_are_told_where_they_are_asked_for(settings, told, capsys):
+    stages = Stages(2, **settings)
+    with stages.stage("reading"):
+        pass
+    said = capsys.readouterr().err
+    assert said.startswith(told)
+    assert bool(said) == bool(told)
+    assert stages.bars != settings.get("quiet", False)
+
+
+def test_last_line_says_where_the_report_lies_and_how_to_open_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = last_line(tmp_path / "my results" / "report.html")
+    assert said.startswith("Report: my results/report.html (open it with: ")
+    assert said.endswith("open 'my results/report.html')")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_every_command_and_option(shell):
+    text = script(parser(["completion"]), shell)
+    for word in ("compare", "train", "run", "check", "n-delays", "certificate", "in-place", "rules"):
+        assert word in text
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_bash_completes_commands_options_and_leaves_files_to_the_shell(tmp_path):
+    path: Path = tmp_path / "completion"
+    path.write_text(script(parser(["completion"]), "bash"))
+    ask = "COMP_WORDS=({}); COMP_CWORD={}; _compute_alike; echo ${{COMPREPLY[@]}};"
+    asked = [("compute-alike com", 1), ("compute-alike compare --ra", 2), ("compute-alike compare a", 2)]
+    code = f". {path};" + "".join(ask.format(*one) for one in asked)
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["compare completion", "--rank", ""]
 
 
 def test_module_runs_from_any_folder(tmp_path):

@@ -194,7 +194,8 @@ def test_command_writes_a_report_with_all_verdicts(study, folder, capsys):
     assert {path.name for path in out.iterdir()} == {
         "report.html", "verdicts.csv", "scores.csv", "distances.csv", "over_learning.csv",
     }  # fmt: skip
-    assert page.count("<img") == 3
+    assert page.count("<svg") == 3
+    assert page.count('.csv" href="data:text/csv;base64,') == 3
 
 
 def test_command_wants_files_or_groups(folder, capsys):

@@ -28,6 +28,11 @@ PIXEL = base64.b64decode(
 )
 FIGURE = f"display({{'image/png': {PIXEL!r}}}, raw=True)"
 WHERE = "import os; print(os.getpid(), os.getcwd(), os.environ['COMPUTE_ALIKE_CONFIG'], os.environ.get('MPLBACKEND'))"
+CLAIMS = (
+    "from workbench.claims import claims_table\n"
+    "rows = [('a <b>', [1.0, 1.1], '>', 0), ('unsure', [-1.0, 1.0], '>', 0), ('no claim', 3.0), ('bad', False)]\n"
+    "print('seen'); print(claims_table(rows).to_string(index=False)); print(); print('after, met')"
+)
 BAR = (
     "import sys; from tqdm import tqdm\nfor _ in tqdm(range(3)): pass\nprint('said'); print('warned', file=sys.stderr)"
 )
@@ -56,7 +61,7 @@ def session(settings, tmp_path_factory):
     """One run of a failing and a working notebook, not in place."""
     folder = tmp_path_factory.mktemp("notebooks")
     bad = write(folder / "bad.ipynb", "x = 1", "x / 0", "print('never')")
-    good = write(folder / "good.ipynb", WHERE, BAR, FIGURE)
+    good = write(folder / "good.ipynb", WHERE, BAR, FIGURE, CLAIMS)
     before = {path: path.read_bytes() for path in (bad, good)}
     capture = pytest.MonkeyPatch()
     capture.setattr(sys, "stderr", error := open(folder / "stderr", "w+"))  # noqa: SIM115
@@ -81,11 +86,11 @@ def test_failing_notebook_is_named_and_its_traceback_printed(session):
 
 def test_progress_is_told_cell_by_cell(session):
     assert "good: 100%" in session["stderr"]
-    assert "3/3" in session["stderr"]
+    assert "4/4" in session["stderr"]
 
 
 def test_good_notebook_runs_after_a_failing_one(session):
-    _, (said, warned), (figure,) = outputs(session["results"] / "good.ipynb")
+    _, (said, warned), (figure,), _ = outputs(session["results"] / "good.ipynb")
     assert said.text == "said\n"
     assert warned.text == "warned\n"
     assert "image/png" in figure.data
@@ -128,7 +133,8 @@ def colour_of(png: bytes) -> Any:
 
 def test_index_shows_title_fate_time_and_figure(session):
     page = (session["results"] / "index.html").read_text()
-    bad, good = page.split('href="bad.html"')[1].split('href="good.html"')
+    _, bad, good = page.split('class="notebook"')
+    assert 'href="bad.html"' in bad
     assert "A &lt;title&gt;" in good
     assert '<b class="passed">passed</b> after ' in good
     shown = re.search(r'src="data:image/png;base64,([^"]+)"', good)
@@ -137,6 +143,16 @@ def test_index_shows_title_fate_time_and_figure(session):
     assert '<b class="failed">failed</b> after ' in bad
     assert "ZeroDivisionError: division by zero" in bad
     assert "<img" not in bad
+
+
+def test_index_shows_the_verdicts_of_claims(session):
+    page = (session["results"] / "index.html").read_text()
+    _, bad, good = page.split('class="notebook"')
+    assert '<b class="met">1 met</b>' in good
+    assert '<b class="not met">1 not met</b>' in good
+    assert '<b class="undecided">1 undecided</b>' in good
+    assert re.search("<summary>not met</summary><ul><li>bad</li></ul>", good)
+    assert "Claims" not in bad
 
 
 def test_page_shows_what_the_notebook_printed(session):

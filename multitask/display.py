@@ -1,0 +1,52 @@
+"""How results show themselves: a few lines at a prompt, and a small table in a notebook; never the numbers of an array.
+
+A result inherits from `Shown` and says in ``_card`` what it is, what is in it, and what to do with it next.
+"""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any, NamedTuple
+
+
+class Card(NamedTuple):
+    """What is shown of a result: a title, rows of a name and a text, and what to do next."""
+
+    title: str
+    rows: dict[str, str]
+    next: str
+
+    def text(self) -> str:
+        rows = {name: text for name, text in self.rows.items() if text} | {"next": self.next}
+        width = max(map(len, rows))
+        return "\n".join([self.title, *(f"  {name:<{width}}  {text}" for name, text in rows.items())])
+
+    def html(self) -> str:
+        """The same as an HTML table, in the colours of the page around it."""
+        cells = "".join(
+            f'<tr><td style="text-align:left;opacity:.65;vertical-align:top">{escape(name)}</td>'
+            f'<td style="text-align:left">{escape(text)}</td></tr>'
+            for name, text in self.rows.items()
+            if text
+        )
+        return (
+            f'<div><strong>{escape(self.title)}</strong><table style="margin:.3em 0">{cells}</table>'
+            f'<span style="opacity:.65">next:</span> <code>{escape(self.next)}</code></div>'
+        )
+
+
+class Shown:
+    """Base class of results that show themselves."""
+
+    def _card(self) -> Card:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._card().text()
+
+    def _repr_html_(self) -> str:
+        return self._card().html()
+
+
+def periods_in_ms(periods: Mapping[str, Any], dt: float) -> str:
+    """Names of periods with their length in ms."""
+    return ", ".join(f"{name} {(stop - start) * dt:g} ms" for name, (start, stop) in periods.items())

@@ -1,0 +1,172 @@
+"""The parts of a page and the page itself, as jinja2 templates make it."""
+
+import base64
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from jinja2 import Environment
+
+FILTERED = 12  # rows from which a table has a field to search in it
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph. ``kind`` is a CSS class: "lead" for the conclusion, "note" for small print."""
+
+    template: ClassVar[str] = "parts/text.html"
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences. ``kind`` is a CSS class, such as "warning"; ``folded`` is the line behind which it hides."""
+
+    template: ClassVar[str] = "parts/bullets.html"
+    lines: Sequence[str]
+    kind: str = ""
+    folded: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A row of large figures, each (label, value, remark)."""
+
+    template: ClassVar[str] = "parts/facts.html"
+    facts: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it was typed, such as settings."""
+
+    template: ClassVar[str] = "parts/code.html"
+    text: str
+    folded: str = ""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do next: the finding, the action, and the option that does it."""
+
+    template: ClassVar[str] = "parts/advice.html"
+    finding: str
+    action: str
+    option: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as inline SVG, with files to download as (label, file name, data URI)."""
+
+    template: ClassVar[str] = "parts/picture.html"
+    svg: str  # made by matplotlib, which escapes text
+    caption: str
+    width: float  # CSS pixels
+    downloads: Sequence[tuple[str, str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose columns sort at a click; cells are text."""
+
+    template: ClassVar[str] = "parts/table.html"
+    columns: Sequence[tuple[str, bool]]  # name, and whether it holds numbers
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    downloads: Sequence[tuple[str, str, str]] = ()
+
+    @property
+    def filtered(self) -> bool:
+        return len(self.rows) >= FILTERED
+
+    @property
+    def classes(self) -> str:
+        """CSS classes that say which columns hold numbers, counted from 1."""
+        return " ".join(f"n{place}" for place, (_, numeric) in enumerate(self.columns, 1) if numeric)
+
+    @classmethod
+    def of(
+        cls, frame: "pd.DataFrame", caption: str = "", names: Mapping[str, str] | None = None, **more: Any
+    ) -> "Table":
+        """A table of a data frame, with four significant digits; ``names`` are those of its columns on the page."""
+        columns = [(names or {}).get(str(name), str(name).replace("_", " ")) for name in frame]
+        numeric = [frame[name].dtype.kind in "iuf" for name in frame]
+        cells = [[in_words(value) for value in frame[name]] for name in frame]
+        return cls(list(zip(columns, numeric, strict=True)), list(zip(*cells, strict=True)), caption, **more)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title and what is below it. ``name`` is its anchor; sections without a title are the head of the page."""
+
+    name: str
+    title: str
+    parts: Sequence[Any] = field(default_factory=list)
+
+
+def in_words(value: Any) -> str:
+    """A value as the text of a cell."""
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        return "yes" if value else "no"
+    if isinstance(value, complex) or type(value).__name__.startswith("complex"):
+        return f"{value.real:.3f} {value.imag:+.3f}i"
+    if isinstance(value, tuple):
+        return ", ".join(map(in_words, value))
+    if isinstance(value, float) or type(value).__name__.startswith("float"):
+        return "" if value != value else f"{value:.4g}"
+    return str(value)
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """A file as a link; ``kind`` is its media type."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def csv_of(frame: "pd.DataFrame", file: str) -> tuple[str, str, str]:
+    """A data frame as a download for a `Table`, with seven digits of each number to keep the page small."""
+    return "CSV", file, data_uri(frame.to_csv(index=False, float_format="%.7g").encode(), "text/csv")
+
+
+def environment() -> "Environment":
+    """The templates of this package; what they are given is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("workbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def render(
+    title: str, sections: Iterable[Section | None], command: str, seconds: float | None = None, subtitle: str = ""
+) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    title, subtitle : str
+    sections : iterable of Section or None
+        None is left out.
+    command : str
+        The command that was run, for the foot of the page.
+    seconds : float, optional
+        How long it took.
+    """
+    took = "" if seconds is None else f", {seconds:.0f} s"
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            sections=[section for section in sections if section is not None],
+            command=command,
+            made=f"{time.strftime('%Y-%m-%d %H:%M')}{took}; compute-alike {version('compute-alike')}",
+        )
+    )

@@ -1,0 +1,24 @@
+
+for (const table of document.querySelectorAll("table")) {
+  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") !== "ascending", number = head.classList.contains("n");
+    heads.forEach(other => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const key = row => row.cells[column].textContent;
+    const order = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (!number) return x.localeCompare(y, undefined, {numeric: true});
+      return (x === "") - (y === "") || parseFloat(x) - parseFloat(y);
+    };
+    body.append(...[...body.rows].sort((a, b) => up ? order(a, b) : order(b, a)));
+  }));
+  const search = table.closest(".table").querySelector("input[type=search]");
+  if (search) search.addEventListener("input", () => {
+    const words = search.value.toLowerCase().split(/\s+/);
+    for (const row of body.rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every(word => text.includes(word));
+    }
+  });
+}

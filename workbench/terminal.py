@@ -1,0 +1,87 @@
+"""What the command line says to a terminal: colours where there is one, stages with their time, how to open a page."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+CODES = {"error": "31", "warning": "33", "strong": "1", "soft": "2"}
+
+
+def styled(text: str, kind: str, stream: TextIO) -> str:
+    """The text with ANSI codes of a kind (a key of CODES), if the stream is a terminal that shows colours.
+
+    The variable NO_COLOR turns colours off (no-color.org), and so does TERM=dumb.
+    """
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if plain else f"\033[{CODES[kind]}m{text}\033[0m"
+
+
+def complain(text: object, kind: str = "error") -> None:
+    """Write one message to stderr."""
+    print(styled(str(text), kind, sys.stderr), file=sys.stderr)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While modules are imported, Ctrl-C ends the program at once with exit code 130.
+
+    An exception would come up inside of torch or numpy, which may turn it into another one.
+    """
+
+    def leave(*_: object) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Stages:
+    """Names what a long command is doing: on a terminal as it begins, with ``verbose`` also how long it took.
+
+    Parameters
+    ----------
+    total : int
+        Number of stages.
+    quiet, verbose : bool
+    """
+
+    def __init__(self, total: int, quiet: bool = False, verbose: bool = False) -> None:
+        self.total, self.verbose, self.done = total, verbose, 0
+        self.bars = not quiet  # whether progress is shown
+        self.told = not quiet and (verbose or sys.stderr.isatty())
+
+    @contextmanager
+    def stage(self, what: str) -> Iterator[None]:
+        """One stage: everything in the block."""
+        self.done, started = self.done + 1, time.perf_counter()
+        if self.told:
+            complain(f"[{self.done}/{self.total}] {what}", "soft")
+        yield
+        if self.told and self.verbose:
+            complain(f"      {time.perf_counter() - started:.1f} s", "soft")
+
+
+def called() -> str:
+    """How this program was started: by its own command, or as a module."""
+    return "compute-alike" if Path(sys.argv[0]).stem == "compute-alike" else "python -m workbench"
+
+
+def last_line(page: Path) -> str:
+    """Where a page lies, and the command that opens it."""
+    where = os.path.relpath(page)
+    opens = "open" if sys.platform == "darwin" else "xdg-open"
+    return f"Report: {where} (open it with: {opens} {shlex.quote(where)})"
