@@ -191,13 +191,14 @@ class TrialBatch(Shown):
     def _card(self) -> Card:
         stay = int(self.response.isnan().sum())
         rows = {
-            "trials": f"{self.n_trials}, {stay} of them without a response",
+            "trials": f"{self.n_trials}" + f", {stay} of them without a response" * (0 < stay < self.n_trials),
             "time": f"{self.n_times} steps of {self.dt:g} ms",
             "periods": periods_in_ms(self.periods, self.dt),
             "channels": f"{self.inputs.shape[-1]} inputs, {self.targets.shape[-1]} outputs",
             "conditions": ", ".join(self.conditions),
         }
-        doors = "outputs, hidden = network(batch.inputs); score_trials(outputs, batch); .conditions, .periods"
+        scored = "score_trials(outputs, batch); " * (self.targets.shape[-1] == 1 + N_PER_RING)
+        doors = f"outputs, hidden = network(batch.inputs); {scored}.conditions, .periods"
         return Card(f"TrialBatch of the rule {self.rule}", rows, doors)
 
 

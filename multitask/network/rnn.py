@@ -76,7 +76,7 @@ class LeakyRNN(Shown):
         noise = f", private noise {p.sigma_rec:g}" if p.sigma_rec else ""
         rows = {
             "units": f"{p.n_rnn} ({p.activation}), tau = {p.tau:g} ms, dt = {p.dt:g} ms{noise}",
-            "channels": f"{p.n_input} inputs, {p.n_rule} of them for rules; {p.n_output} outputs",
+            "channels": f"{p.n_input} inputs{f', {p.n_rule} of them for rules' * bool(p.n_rule)}; {p.n_output} outputs",
             "weights": f"{n_weights} a network, {str(self.dtype).removeprefix('torch.')}, on {self.device}",
         }
         doors = "outputs, hidden = network(batch.inputs); record_activity(network, rule); train(rules) to train others"
