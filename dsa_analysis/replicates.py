@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dsa_analysis.alignment import as_operators
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_count
 from dsa_analysis.dmd import Operator, fit
+from dsa_analysis.driven import DrivenOperator
 from dsa_analysis.inference import as_distances, refuse_replicates
+from dsa_analysis.inputs import match
 from dsa_analysis.metrics import is_matched
-from dsa_analysis.operators import Key, fit_all
+from dsa_analysis.operators import Key, as_inputs, fit_all, needed
 from dsa_analysis.pairs import Systems, solve_pairs
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.windows import cut
@@ -29,6 +30,7 @@ def noise_floor(
     systems: Any,
     how: Comparison | None = None,
     *,
+    inputs: Any = None,
     n_splits: int = 5,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -45,6 +47,8 @@ def noise_floor(
     systems : as in `compare`, as data
     how : Comparison, optional
         As for `compare`. Its seed is also used to draw the splits.
+    inputs : as in `compare`, optional
+        What drives the systems; each half gets those of its trials.
     n_splits : int >= 1
         Time grows in proportion. The result of a single split of few trials is uncertain.
     device : str or torch.device, optional
@@ -76,21 +80,28 @@ def noise_floor(
     if how.windows is not None:
         raise DataError("the noise floor is computed from whole trials: leave windows out, or cut the trials first")
     check_count("n_splits", n_splits)
-    trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
+    named = as_systems(systems)
+    given = as_inputs(inputs, named)
+    trials = {name: as_trials(system, name, as_device(device)) for name, system in named.items()}
+    drives = {name: match(named[name], own, name, as_device(device))[1] for name, own in given.items()}
     for name, parts in trials.items():
         if len(parts) < 2:
             raise DataError(f"system {name!r} has one trial; a floor needs two halves, so at least 2 trials")
     generator = np.random.default_rng(how.seed)
     halves: list[dict[Key, Any]] = [{}, {}]
+    driven: dict[Key, Any] = {}
     for split in range(n_splits):
         for name, parts in trials.items():
             n = len(parts) // 2
             order = generator.permutation(len(parts)) if split else np.r_[0 : 2 * n : 2, 1 : 2 * n : 2]
             for side, chosen in enumerate((order[:n], order[n : 2 * n])):
-                called = f"{name}, half {2 * split + side}"
-                halves[side][Key(name, 2 * split + side, called=called)] = [parts[i] for i in np.sort(chosen)]
+                key = Key(name, 2 * split + side, called=f"{name}, half {2 * split + side}")
+                halves[side][key] = [parts[i] for i in np.sort(chosen)]
+                if name in drives:
+                    driven[key] = [drives[name][i] for i in np.sort(chosen)]
     everyone = halves[0] | halves[1]
-    values = _needed(everyone, how, progress)
+    fitted = how.metric.needs != "trials"
+    values = needed(fit_all(everyone, how, None, progress, stacklevel=4, inputs=driven) if fitted else everyone, how)
     first = torch.arange(len(halves[0]))
     if isinstance(values, torch.Tensor):
         first = first.to(values.device)
@@ -98,14 +109,6 @@ def noise_floor(
     solved = solve_pairs(how.metric, values, first, first + len(first), how.options(), names=names, progress=progress)
     floor = solved.distance.view(n_splits, -1).mean(0).cpu().numpy()
     return pd.Series(floor, index=list(trials), name="noise floor")
-
-
-def _needed(pieces: dict[Key, Any], how: Comparison, progress: bool) -> Systems:
-    """What the metric compares (trials, operators or eigenvalues), for each of some sets of trials."""
-    if how.metric.needs == "trials":
-        return list(pieces.values())
-    stacked = as_operators(list(fit_all(pieces, how, None, progress, stacklevel=5).values()), "operators")
-    return stacked if how.metric.needs == "operators" else torch.linalg.eigvals(stacked)
 
 
 def trial_replicates(
@@ -194,7 +197,16 @@ def _redrawn(similarity: Similarity) -> Callable[[Pieces], Systems]:
     by_window = [tuple(old)] if how.windows is None else list(zip(*old, strict=True))
     for label, operator in zip(similarity.labels, by_window[0], strict=True):
         if not isinstance(operator, Operator):
-            raise DataError(f"system {label!r} was compared as a matrix; it has no trials to resample")
+            had = (
+                "with inputs, which have to be resampled with its trials"
+                if isinstance(operator, DrivenOperator)
+                else ""
+            )
+            raise DataError(
+                f"system {label!r} was compared "
+                + (had or "as a matrix; it has no trials to resample")
+                + ": fit_driven_operator and compare do so" * bool(had)
+            )
 
     def refit(pieces: Pieces) -> torch.Tensor:
         matrices = torch.stack(
