@@ -6,7 +6,7 @@ x(t - (m-1) d)], the same as in `fit_operator`, are regressed on themselves and 
 
     v(t + 1) ~ A v(t) + B w(t) + b,      w(t) = [u(t), u(t - 1), ..., u(t - (m-1) d)].
 
-The choice of inputs in w. With m = 1 a window is one sample and w = u. This is DMD with control (Proctor, Brunton and
+`subspace` has the other estimator. The choice of inputs in w. With m = 1 a window is one sample and w = u. This is DMD with control (Proctor, Brunton and
 Kutz 2016, SIAM J Appl Dyn Syst 15, 142-161), with v = M x and A = M F M^-1 up to rounding. With more delays, h(t)
 depends on all inputs since its oldest sample x(t0), t0 = t - (m-1) d. With matrices O and T that follow from F, G and
 the observed channels,

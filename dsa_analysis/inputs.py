@@ -50,7 +50,7 @@ def match(trials: Any, inputs: Any, name: str, device: torch.device | None = Non
         Trials and inputs that differ in number, length or sampling rate, or that `as_trials` refuses.
     """
     intervals = [None if hasattr(x, "__array__") else getattr(x, "dt", None) for x in (trials, inputs)]
-    if None not in intervals and intervals[0] != intervals[1]:
+    if None not in intervals and abs(intervals[0] / intervals[1] - 1) > 1e-6:
         raise DataError(
             f"system {name!r} is sampled every {intervals[0]:g} and its inputs every {intervals[1]:g}; bring them to "
             f"one sampling rate"
