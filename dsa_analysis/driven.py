@@ -6,7 +6,9 @@ x(t - (m-1) d)], the same as in `fit_operator`, are regressed on themselves and 
 
     v(t + 1) ~ A v(t) + B w(t) + b,      w(t) = [u(t), u(t - 1), ..., u(t - (m-1) d)].
 
-`subspace` has the other estimator. The choice of inputs in w. With m = 1 a window is one sample and w = u. This is DMD with control (Proctor, Brunton and
+`subspace` has the other estimator, with states in place of windows.
+
+The choice of inputs in w. With m = 1 a window is one sample and w = u. This is DMD with control (Proctor, Brunton and
 Kutz 2016, SIAM J Appl Dyn Syst 15, 142-161), with v = M x and A = M F M^-1 up to rounding. With more delays, h(t)
 depends on all inputs since its oldest sample x(t0), t0 = t - (m-1) d. With matrices O and T that follow from F, G and
 the observed channels,
@@ -44,7 +46,7 @@ from dsa_analysis.embedding import DRIVEN_ESTIMATORS, EmbeddingParameters
 from dsa_analysis.inputs import RESOLUTION, Excitation, excitation, largest_window, match
 from dsa_analysis.state_space import DrivenOperator, FittedDriven
 
-__all__ = ["DrivenOperator", "WindowOperator", "fit_driven_operator", "prepare"]
+__all__ = ["DrivenOperator", "WindowOperator", "fit", "fit_driven_operator", "prepare"]
 
 LEAST_REMAINDER = 1e-6  # fraction of a direction's variance; with less, the inputs determine it
 
@@ -156,13 +158,20 @@ def fit_driven_operator(
     tensor([[0.9000]], dtype=torch.float64)
     """
     p = EmbeddingParameters(n_delays, rank, delay_interval, ridge=ridge, center=center, estimator=estimator)
-    fit = prepare(trials, inputs, p, n_future=n_future, device=as_device(device), name=name)
-    if fit.largest < rank:
-        raise DataError(f"system {name!r}: {fit.why_not(fit.largest)}")
-    operator, concerns = fit.operator(rank)
+    operator, concerns = fit(trials, inputs, p, n_future=n_future, device=as_device(device), name=name)
     for concern in concerns:
         warnings.warn(f"system {name!r}: {concern}", stacklevel=2)
     return operator
+
+
+def fit(
+    trials: Any, inputs: Any, p: EmbeddingParameters, *, n_future: int | None, device: torch.device | None, name: str
+) -> tuple[FittedDriven, list[str]]:
+    """The operator of a driven system, and a list of warnings about it (empty if there are none)."""
+    found = prepare(trials, inputs, p, n_future=n_future, device=device, name=name)
+    if found.largest < p.rank:
+        raise DataError(f"system {name!r}: {found.why_not(found.largest)}")
+    return found.operator(p.rank)
 
 
 def prepare(

@@ -49,11 +49,10 @@ def match(trials: Any, inputs: Any, name: str, device: torch.device | None = Non
     DataError
         Trials and inputs that differ in number, length or sampling rate, or that `as_trials` refuses.
     """
-    intervals = [None if hasattr(x, "__array__") else getattr(x, "dt", None) for x in (trials, inputs)]
-    if None not in intervals and abs(intervals[0] / intervals[1] - 1) > 1e-6:
+    own, theirs = (getattr(x, "dt", None) for x in (trials, inputs))  # of recordings
+    if isinstance(own, float) and isinstance(theirs, float) and abs(own / theirs - 1) > 1e-6:
         raise DataError(
-            f"system {name!r} is sampled every {intervals[0]:g} and its inputs every {intervals[1]:g}; bring them to "
-            f"one sampling rate"
+            f"system {name!r} is sampled every {own:g} and its inputs every {theirs:g}; bring them to one sampling rate"
         )
     states = as_trials(trials, name, device)
     drives = as_trials(inputs, f"inputs of {name}", states[0].device, constant=True)

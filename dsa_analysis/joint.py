@@ -171,7 +171,7 @@ def _polar(X: Tensor, group: str) -> Tensor:
 
 def _nuclear(X: Tensor) -> Tensor:
     """Sum of the singular values, (P,)."""
-    return ordered_sum(one_by_one(torch.linalg.svdvals, X))
+    return ordered_sum(one_by_one(torch.linalg.svd, X)[1])
 
 
 def _squares(B: Tensor, D: Tensor) -> Tensor:

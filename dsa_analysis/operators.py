@@ -121,7 +121,7 @@ def fit_all(
     return ready
 
 
-def needed(pieces: Mapping[Key, Any], how: Comparison, device: torch.device | None = None) -> Systems:
+def needed(pieces: Mapping[Any, Any], how: Comparison, device: torch.device | None = None) -> Systems:
     """What the metric needs of all pieces, which are lists of trials or operators of one size."""
     if how.metric.needs == "trials":
         return list(pieces.values())

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsa_analysis import DataError, DrivenOperator, Recording, compare, fit_driven_operator, fit_operator, noise_floor
+from dsa_analysis import (
+    DataError,
+    DrivenOperator,
+    Recording,
+    compare,
+    fit_driven_operator,
+    fit_operator,
+    noise_floor,
+    trial_replicates,
+)
 from dsa_analysis.inputs import excitation
 from tests.dsa_analysis.test_driven import N, Q, driven
 
@@ -305,6 +314,20 @@ def test_recordings_of_another_rate_are_refused():
 def test_systems_of_unequal_rates_are_refused():
     with pytest.raises(DataError, match=r"dt is 1 to 2, so steps_ahead = 1 is a different time in each system"):
         compare(DATA, inputs=DRIVES, dt={"a": 1.0, "b": 2.0}, progress=False, **HOW)
+
+
+@pytest.mark.parametrize("windows", [None, [(0, 12), (8, 20)]])
+def test_replicates_draw_trials_with_their_inputs(windows, two):
+    x, u = two
+    how = {"n_delays": 1, "rank": N, "metric": "joint", "windows": windows, "progress": False}
+    found = compare(x, inputs=u, **how)
+    replicates = trial_replicates(x, found, inputs=u, n_replicates=3, progress=False)
+    order = np.random.default_rng(0).integers(50, size=(3, 50))  # of the first replicate
+    drawn = [{name: own[k] for (name, own), k in zip(data.items(), order, strict=True)} for data in (x, u)]
+    expected = compare(drawn[0], inputs=drawn[1], **how)
+    np.testing.assert_allclose(replicates[0], expected.distances, rtol=0, atol=1e-7)
+    with pytest.raises(DataError, match="system 'one' was compared with its inputs; give inputs"):
+        trial_replicates(x, found)
 
 
 def test_plain_operators_are_as_they_were():

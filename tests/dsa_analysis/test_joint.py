@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +14,7 @@ from scipy.linalg import expm, orthogonal_procrustes
 from scipy.optimize import minimize
 from torch import Tensor
 
-from dsa_analysis import METRICS, Comparison, DataError, DrivenOperator, Similarity, align, compare, native
+from dsa_analysis import METRICS, Comparison, DataError, DrivenOperator, Similarity, align, compare, explain, native
 from dsa_analysis.joint import align_jointly
 from tests.dsa_analysis.operators import KINDS, gaussian, haar
 
@@ -312,6 +313,9 @@ def test_matrices_that_make_no_driven_operator_are_refused(matrices, message):
 def test_other_metrics_take_the_operators_of_driven_systems(generator):
     x = systems(2, 3, 1, generator)
     given = [DrivenOperator(own[:, :3], own[:, 3:]) for own in x]
-    angular, state = (compare(given, metric=name, progress=False) for name in ("angular", "state"))
+    angular, state, joint = (compare(given, metric=name, progress=False) for name in ("angular", "state", "joint"))
     np.testing.assert_array_equal(angular.distances, state.distances)
+    pd.testing.assert_frame_equal(explain(angular, "0", "1", dt=1.0).modes, explain(state, "0", "1", dt=1.0).modes)
+    with pytest.raises(DataError, match="metric = 'joint' aligns no operators"):
+        explain(joint, "0", "1", dt=1.0)
     assert Comparison(metric="joint").state_weight == 0.5
