@@ -13,6 +13,7 @@ from dsa_analysis import (
     DataError,
     DrivenOperator,
     Recording,
+    choose_embedding,
     compare,
     fit_driven_operator,
     fit_operator,
@@ -328,6 +329,17 @@ def test_replicates_draw_trials_with_their_inputs(windows, two):
     np.testing.assert_allclose(replicates[0], expected.distances, rtol=0, atol=1e-7)
     with pytest.raises(DataError, match="system 'one' was compared with its inputs; give inputs"):
         trial_replicates(x, found)
+
+
+def test_embedding_of_driven_systems_is_not_chosen():
+    with pytest.raises(
+        DataError, match="metric = 'joint' compares operators with inputs, for which an embedding is not"
+    ):
+        choose_embedding(DATA, metric="joint")
+    with pytest.raises(
+        DataError, match="estimator = 'subspace' separates states from inputs, and no inputs of system 'a'"
+    ):
+        choose_embedding(DATA, n_delays=[2], rank=[3], estimator="subspace")
 
 
 def test_plain_operators_are_as_they_were():
