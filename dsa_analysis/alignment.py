@@ -91,7 +91,7 @@ def solver_key(device: torch.device) -> str:
 @functools.cache
 def _source_hash(natively: bool) -> str:
     folder = Path(__file__).parent
-    names = ["alignment.py", "multistart.py", "climb.py", "certificate.py"]
+    names = ["alignment.py", "joint.py", "multistart.py", "climb.py", "certificate.py"]
     names += ["native/__init__.py", "native/climb.cpp"] if natively else []
     return hashlib.sha256(b"".join((folder / name).read_bytes() for name in names)).hexdigest()
 
@@ -154,7 +154,7 @@ def align(
         raise DataError(f"{len(a)} operators came as a and {len(b)} as b; pairs need as many of each")
     names = ["a", "b"] if single else [f"{side}[{i}]" for side in "ab" for i in range(len(a))]
     operators = torch.cat([a, b.to(a)])
-    kept, number = _distinct(operators)
+    kept, number = distinct(operators)
     result = align_pairs(
         operators[kept],
         number[: len(a)],
@@ -169,7 +169,7 @@ def align(
     return Alignment(*(x[0] for x in vars(result).values())) if single else result
 
 
-def _distinct(operators: Tensor) -> tuple[Tensor, Tensor]:
+def distinct(operators: Tensor) -> tuple[Tensor, Tensor]:
     """Where each of the distinct operators comes first, in this order, and which of these each of the (N, n, n) is."""
     n_operators = len(operators)
     _, number = operators.flatten(1).unique(dim=0, return_inverse=True)
@@ -236,7 +236,7 @@ def align_pairs(
         )
     prepared = prepare(operators, remove_trace, names)
     waves = Waves(default_starts(n, device) if n_starts == "auto" else int(n_starts), n, seed, operators)
-    swapped = _comes_later(operators[first], operators[second])
+    swapped = comes_later(operators[first], operators[second])
     low, high = torch.where(swapped, second, first), torch.where(swapped, first, second)
     cosine = spectral_bound(prepared.core, low, high)
 
@@ -336,7 +336,7 @@ def pairs_at_once(n: int, device: torch.device) -> int:
     return max(1, 16 * batch_numbers(device) // (n * n * WAVE))
 
 
-def _comes_later(a: Tensor, b: Tensor) -> Tensor:
+def comes_later(a: Tensor, b: Tensor) -> Tensor:
     """Whether a (P, n, n) comes after b by their first differing entries: either order of a pair is solved as one."""
     difference = (a - b).flatten(1)
     return difference.gather(1, (difference != 0).to(torch.int8).argmax(1, keepdim=True))[:, 0] > 0

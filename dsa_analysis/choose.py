@@ -166,7 +166,8 @@ def choose_embedding(
     Raises
     ------
     DataError
-        Systems that are operators, no candidate that fits, or data that resolve no cell or only rank 1.
+        Systems that are operators, a metric of operators with inputs, no candidate that fits, or data that resolve no
+        cell or only rank 1.
 
     Warns
     -----
@@ -181,6 +182,11 @@ def choose_embedding(
     candidates = {name: choices.pop(name) for name in axes if name in choices}
     n_starts = choices.pop("n_starts", N_STARTS)
     asked = how = as_comparison(how, choices)
+    if how.metric.needs == "driven":
+        raise DataError(
+            f"metric = {how.metric.name!r} compares operators with inputs, for which an embedding is not chosen; "
+            f"choose with another metric, or state n_delays and rank"
+        )
     if "n_starts" in how.options():
         how = how.override(n_starts=n_starts)
     named = as_systems(systems)

@@ -5,6 +5,10 @@ skew changes M by [W, M] + [W, [W, M]] / 2 + ..., and the objective by <G, W> - 
 
     G = [S_A, S_M] - [K_A, K_M],      H W = [[W, S_M], S_A] - [[W, K_M], K_A] + [W, G] / 2.
 
+A linear term <L, C>, as operators with inputs have it, adds with N = L C^T and its symmetric part S_N
+
+    G  +=  (N - N^T) / 2,             H W  +=  (W S_N + S_N W) / 2.
+
 The climb is a trust-region Newton method with Steihaug's conjugate gradients (Nocedal & Wright, Numerical Optimization,
 ch. 7). It needs few steps once A is written in the planes in which it rotates (Youla's canonical form of K_A): there H
 of a normal A = M is diagonal on planes, which gives the preconditioner.
@@ -23,22 +27,27 @@ from dsa_analysis import native
 
 
 def climb_all(
-    A: Tensor, B: Tensor, C: Tensor, keep: int, dtype: torch.dtype, **limits: Any
+    A: Tensor, B: Tensor, C: Tensor, keep: int, dtype: torch.dtype, linear: Tensor | None = None, **limits: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Climb from each C (P, R, n, n): the ``keep`` highest of R for each pair, their cosines and their slopes.
+    """Climb from each C (P, R, n, n): the ``keep`` highest of R for each pair, their heights and their slopes.
 
-    ``limits`` are ``n_steps``, ``n_inner`` and ``tolerance`` of `climb`.
+    ``linear`` (P, n, n) is the linear term of each pair. ``limits`` are ``n_steps``, ``n_inner`` and ``tolerance`` of
+    `climb`.
     """
     n_pairs, n_climbs, n, _ = C.shape
     pair = torch.arange(n_pairs, device=C.device).repeat_interleave(n_climbs)
     A, B, C = A.to(dtype), B.to(dtype), C.flatten(0, 1).to(dtype)
+    linear = None if linear is None else linear.to(dtype)
     if native.available(C.device):
-        ends = native.climb(A, B, pair, C, **limits)
+        ends = native.climb(A, B, pair, C, linear, **limits)
     else:
         if dtype == torch.float64:  # they come from climbs in single precision
             C = orthogonalise(C)
         batch = max(1, batch_numbers(C.device) // n**2)
-        parts = [climb(A[p], B[p], c, **limits) for p, c in zip(pair.split(batch), C.split(batch), strict=True)]
+        parts = [
+            climb(A[p], B[p], c, None if linear is None else linear[p], **limits)
+            for p, c in zip(pair.split(batch), C.split(batch), strict=True)
+        ]
         states, cosines, slopes = zip(*parts, strict=True)
         ends = torch.cat(states), torch.cat(cosines), torch.cat(slopes)
     C, f, slope = (x.unflatten(0, (n_pairs, n_climbs)) for x in ends)
@@ -47,46 +56,51 @@ def climb_all(
 
 
 def climb(
-    A: Tensor, B: Tensor, C: Tensor, n_steps: int, n_inner: int, tolerance: float
+    A: Tensor, B: Tensor, C: Tensor, linear: Tensor | None = None, *, n_steps: int, n_inner: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Local maximum of <A, C B C^T> from each C (P, n, n): that C, its cosine and the slope there, both (P,).
+    """Local maximum of <A, C B C^T> + <L, C> from each C (P, n, n): that C, its height and the slope there, both (P,).
 
-    A has to be written in its planes of rotation, and |A| = |B| = 1. A climb ends after ``n_steps`` Newton steps of at
-    most ``n_inner`` conjugate-gradient steps each, or where the slope is below ``tolerance``.
+    A has to be written in its planes of rotation. |A| = |B| = 1, or less with a linear term L (P, n, n), so that
+    heights are at most 1. A climb ends after ``n_steps`` Newton steps of at most ``n_inner`` conjugate-gradient steps
+    each, or where the slope is below ``tolerance``.
     """
     n, slack = C.shape[-1], 50 * torch.finfo(C.dtype).eps
     identity = torch.eye(n, dtype=C.dtype, device=C.device)
     SA, KA = split(A)
+    L = torch.zeros_like(C) if linear is None else linear
     M = conjugate(C, B)
-    f, radius = inner(A, M), torch.full(C.shape[:1], n**0.5 / 2, dtype=C.dtype, device=C.device)
+    f, radius = inner(A, M) + inner(L, C), torch.full(C.shape[:1], n**0.5 / 2, dtype=C.dtype, device=C.device)
     out_C, out_f, out_slope, alive = C.clone(), f.clone(), torch.empty_like(f), torch.arange(len(C), device=C.device)
     for step in range(n_steps + 1):
         SM, KM = split(M)
         G = SA @ SM - KA @ KM
         G = G - G.mT
+        N = torch.zeros_like(G) if linear is None else L @ C.mT
+        G, turn = G + split(N)[1], G + split(N)[0]
         slope = norm(G)
         done = (slope < tolerance) | (radius < 1e-10) | (step == n_steps)
         if bool(done.any()):
             out_C[alive[done]], out_f[alive[done]], out_slope[alive[done]] = C[done], f[done], slope[done]
-            A, SA, KA, SM, KM, M, C, f, radius, alive, G, slope = (
-                x[~done] for x in (A, SA, KA, SM, KM, M, C, f, radius, alive, G, slope)
+            A, SA, KA, SM, KM, M, L, N, C, f, radius, alive, G, turn, slope = (
+                x[~done] for x in (A, SA, KA, SM, KM, M, L, N, C, f, radius, alive, G, turn, slope)
             )
             if not len(alive):
                 break
         W, gain, length = newton_step(
-            G, hessian(SA, KA, SM, KM, G), plane_preconditioner(SA, KA, SM, KM), radius, n_inner,
+            G, hessian(SA, KA, SM, KM, turn), plane_preconditioner(SA, KA, SM, KM, N), radius, n_inner,
             precise=(slope / 0.3).clamp(1e-6, 1e-2),
         )  # fmt: skip
         widest = (W @ W).abs().sum(-1).amax(-1)[:, None, None]  # at least the squared spectral norm of W
         Q = orthogonalise((identity + W) * (1 + widest / 2).rsqrt())  # agrees with exp(W) to second order
         M_new = conjugate(Q, M)
-        f_new = inner(A, M_new)
+        C_new = Q @ C
+        f_new = inner(A, M_new) + inner(L, C_new)
         quality = (f_new - f + slack) / (gain + slack)
         good = quality > 0.05
         wider = torch.where((quality > 0.75) & (length > 0.9 * radius), (2 * radius).clamp_max(1.5 * n**0.5), radius)
         radius = torch.where(quality < 0.25, 0.25 * torch.minimum(radius, length), wider)
         radius = torch.where(good & (gain < slack), 0.0, radius)  # nothing left that this precision can resolve
-        M, C = (torch.where(good[:, None, None], new, old) for new, old in ((M_new, M), (Q @ C, C)))
+        M, C = (torch.where(good[:, None, None], new, old) for new, old in ((M_new, M), (C_new, C)))
         f = torch.where(good, f_new, f)
     return out_C, out_f, out_slope
 
@@ -125,10 +139,14 @@ def newton_step(
     return W, gain, ww.clamp_min(0).sqrt()
 
 
-def hessian(SA: Tensor, KA: Tensor, SM: Tensor, KM: Tensor, G: Tensor) -> Callable[[Tensor], Tensor]:
-    """W -> [[W, S_M], S_A] - [[W, K_M], K_A] + [W, G] / 2, minus the second derivative of the objective."""
-    n = G.shape[-1]
-    inner, outer = torch.cat([SM, KM, G / 2], -1), torch.cat([SA, -KA], -2)
+def hessian(SA: Tensor, KA: Tensor, SM: Tensor, KM: Tensor, turn: Tensor) -> Callable[[Tensor], Tensor]:
+    """W -> H W, minus the second derivative of the objective; see the top of the module.
+
+    ``turn`` is the gradient of <A, M> plus the symmetric part of L C^T: W ``turn`` / 2 less its transpose is
+    [W, G] / 2 + (W S_N + S_N W) / 2.
+    """
+    n = turn.shape[-1]
+    inner, outer = torch.cat([SM, KM, turn / 2], -1), torch.cat([SA, -KA], -2)
 
     def apply(W: Tensor) -> Tensor:
         X = W @ inner
@@ -142,12 +160,13 @@ def hessian(SA: Tensor, KA: Tensor, SM: Tensor, KM: Tensor, G: Tensor) -> Callab
 
 
 def plane_preconditioner(
-    SA: Tensor, KA: Tensor, SM: Tensor, KM: Tensor, floor: float = 1e-2
+    SA: Tensor, KA: Tensor, SM: Tensor, KM: Tensor, N: Tensor | None = None, floor: float = 1e-2
 ) -> Callable[[Tensor], Tensor]:
     """R -> about H^-1 R: exact where A = M is normal and written in its planes, on which it acts as complex numbers z.
 
     The 2 x 2 block of W between planes a and b has a complex-linear part, which H multiplies by |z_a - z_b|^2, and an
-    antilinear one, multiplied by |z_a - conj z_b|^2. Coordinates are (x_1 .. x_h, y_1 .. y_h), with x_a and y_a
+    antilinear one, multiplied by |z_a - conj z_b|^2. The linear term adds the mean of the diagonal of N on both planes
+    to either. Coordinates are (x_1 .. x_h, y_1 .. y_h), with x_a and y_a
     spanning plane a; the line left over in odd n is a plane whose two directions are one.
     """
     n, h = SA.shape[-1], SA.shape[-1] // 2
@@ -164,7 +183,13 @@ def plane_preconditioner(
     base = (power[:, :, None] + power[:, None]) / 2 - 2 * mean[:, :, None] * mean[:, None]
     linear, anti = (base + sign * 2 * w[:, :, None] * w[:, None] for sign in (-1, 1))
     linear.diagonal(dim1=-2, dim2=-1).copy_(power - 2 * (mean**2 + w**2) + spread**2 / 2 + 2 * s**2)
-    scale = base.mean((-1, -2))[:, None, None].clamp_min(1e-30)
+    scale = base.mean((-1, -2))
+    if N is not None:
+        on_plane = N.diagonal(dim1=-2, dim2=-1)
+        on_plane = (on_plane[:, x] + on_plane[:, y]) / 2
+        extra = (on_plane[:, :, None] + on_plane[:, None]) / 2
+        linear, anti, scale = linear + extra, anti + extra, scale + extra.abs().mean((-1, -2))
+    scale = scale[:, None, None].clamp_min(1e-30)
     linear, anti = (0.5 / (weight / scale).clamp_min(floor) for weight in (linear, anti))
     own, other = (linear + anti)[:, plane][:, :, plane], (linear - anti)[:, :h, :h].contiguous()
     low, high = slice(0, h), slice(h, 2 * h)

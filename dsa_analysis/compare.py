@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsa_analysis.alignment import as_operators
 from dsa_analysis.choose import choose_embedding
 from dsa_analysis.comparison import AUTO, Comparison, as_comparison
-from dsa_analysis.data import as_device, as_systems, as_trials, check_choice
-from dsa_analysis.operators import Key, fit_all, refuse_operators
-from dsa_analysis.pairs import Systems, solve_pairs
+from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice
+from dsa_analysis.inputs import match
+from dsa_analysis.operators import Key, as_inputs, fit_all, needed, refuse_operators
+from dsa_analysis.pairs import solve_pairs
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.windows import cut
 
@@ -25,6 +25,7 @@ def compare(
     others: Any = None,
     how: Comparison | None = None,
     *,
+    inputs: Any = None,
     store: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -38,10 +39,15 @@ def compare(
     ----------
     systems, others : mapping from name to system, or sequence of systems
         A system is an array (n_trials, n_times, n_channels) or a list of trials (n_times_i, n_channels), or, in place
-        of data, an `Operator`, a `DrivenOperator` (a saved result keeps its matrix) or a square matrix (a single trial
-        with as many samples as channels has to come in a list, to be read as data). ``others`` may use the same names.
+        of data, an `Operator`, a `DrivenOperator` (a saved result keeps its matrices) or a square matrix (a single
+        trial with as many samples as channels has to come in a list, to be read as data). ``others`` may use the same
+        names.
     how : Comparison, optional
         Every choice of the comparison: embedding, estimator, metric, alignment, windows.
+    inputs : mapping from name of a system to its inputs, or sequence in the order of the systems, optional
+        What drives each system, as in `fit_driven_operator`: an array or a list like its trials, with one input for
+        each sample. Operators with inputs are fitted then, one sample ahead. Metrics "state", "input" and "joint" need
+        them; other metrics compare the operators A. They have to vary enough to tell their effects apart.
     store : path, optional
         Folder in which solved pairs are kept as they come. If a comparison was interrupted, call it again with the
         same folder to compute the rest.
@@ -70,7 +76,7 @@ def compare(
     ((2, 2), 'rad')
     """
     how = as_comparison(how, choices)
-    sides = _sides(systems, others, how, as_device(device))
+    sides = _sides(systems, others, inputs, how, as_device(device))
     lowered: dict[str, Any] = {}
     if how.metric.needs == "trials":
         solved_for: dict[Key, Any] = _all_trials(sides, how, as_device(device))
@@ -81,7 +87,7 @@ def compare(
         if how is not asked:
             lowered["chosen"] = {name: getattr(asked, name) == AUTO for name in ("n_delays", "rank", "horizon")}
             lowered["chosen"]["by"] = sides.method
-        operators = solved_for = fit_all(sides.pieces, how, as_device(device), progress)
+        operators = solved_for = fit_all(sides.pieces, how, as_device(device), progress, inputs=sides.inputs)
         rank = len(getattr(next(iter(operators.values())), "matrix", next(iter(operators.values()))))
         if how.rank is not None and rank != how.rank:
             lowered["lowered_from"] = how.rank
@@ -89,7 +95,7 @@ def compare(
 
     first, second = sides.pairs()
     options, names = how.options(), [f"system {str(key)!r}" for key in solved_for]
-    values = _needed(solved_for, how, as_device(device))
+    values = needed(solved_for, how, as_device(device))
     place = first.to(values.device) if isinstance(values, Tensor) else first
     solved = solve_pairs(
         how.metric, values, place, second.to(place.device), options, names=names, store=store, progress=progress,  # type: ignore[arg-type]
@@ -126,6 +132,7 @@ class _Sides:
     labels: list[tuple[str, ...]]  # of each side
     windows: tuple[str | None, ...]
     pieces: dict[Key, Any]  # side by side, system by system, window by window
+    inputs: dict[Key, Any]  # of pieces that have some
     method: str = ""  # by which an embedding was chosen
 
     def pairs(self) -> tuple[Tensor, Tensor]:
@@ -162,8 +169,13 @@ class _Sides:
         return {name: found[0] if self.windows == (None,) else tuple(found) for name, found in own.items()}
 
 
-def _sides(systems: Any, others: Any, how: Comparison, device: torch.device | None) -> _Sides:
+def _sides(systems: Any, others: Any, inputs: Any, how: Comparison, device: torch.device | None) -> _Sides:
     named = [as_systems(systems)] + ([as_systems(others)] if others is not None else [])
+    drives = as_inputs(inputs, *named)
+    if drives and how.metric.needs == "trials":
+        raise DataError(
+            f"inputs have no effect with metric = {how.metric.name!r}, which compares trials; leave them out"
+        )
     everyone = [name for side in named for name in side]
     if isinstance(how.noise_variance, Mapping):
         for name in how.noise_variance:
@@ -172,17 +184,23 @@ def _sides(systems: Any, others: Any, how: Comparison, device: torch.device | No
         for name in everyone:
             how.interval(name)
     pieces: dict[Key, Any] = {}
+    of_pieces: dict[Key, Any] = {}
     for at, side in enumerate(named):
         for name, system in side.items():
             called = f"{name}, other" if at and name in named[0] else ""
             key = Key(name, at, called=called)
             if how.windows is None:
                 pieces[key] = system
-            else:
-                refuse_operators({key: system}, "windows are cut from trials")
-                cuts = cut(system, how.windows, str(key), device)
-                pieces |= {key._replace(window=window): trials for window, trials in cuts.items()}
-    return _Sides([tuple(side) for side in named], tuple(how.windows or (None,)), pieces)
+                of_pieces |= {key: drives[name]} if name in drives else {}
+                continue
+            refuse_operators({key: system}, "windows are cut from trials")
+            cuts = cut(system, how.windows, str(key), device)
+            pieces |= {key._replace(window=window): trials for window, trials in cuts.items()}
+            if name in drives:
+                match(system, drives[name], str(key))
+                cuts = cut(drives[name], how.windows, f"inputs of {key}", device, constant=True)
+                of_pieces |= {key._replace(window=window): trials for window, trials in cuts.items()}
+    return _Sides([tuple(side) for side in named], tuple(how.windows or (None,)), pieces, of_pieces)
 
 
 def _all_trials(sides: _Sides, how: Comparison, device: torch.device | None) -> dict[Key, list[Tensor]]:
@@ -194,6 +212,8 @@ def _chosen(sides: _Sides, how: Comparison, device: Any, progress: bool) -> Comp
     """The comparison with delays, rank and horizon chosen where they are "auto"."""
     if AUTO not in (how.n_delays, how.rank, how.horizon):
         return how
+    if sides.inputs:
+        how.embedding(next(iter(sides.inputs)).name, inputs=True)  # which refuses "auto"
     by_name = {str(key): system for key, system in sides.pieces.items()}
     per_system: dict[str, Any] = {"windows": None}
     for name in ("dt", "noise_variance"):
@@ -202,11 +222,3 @@ def _chosen(sides: _Sides, how: Comparison, device: Any, progress: bool) -> Comp
     choice = choose_embedding(by_name, how.override(**per_system), device=device, progress=progress)
     sides.method = choice.method
     return choice.applied_to(how)
-
-
-def _needed(pieces: Mapping[Key, Any], how: Comparison, device: torch.device | None) -> Systems:
-    """What the metric needs of all pieces."""
-    if how.metric.needs == "trials":
-        return list(pieces.values())
-    stacked = as_operators(list(pieces.values()), "operators", device)
-    return stacked if how.metric.needs == "operators" else torch.linalg.eigvals(stacked)

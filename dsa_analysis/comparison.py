@@ -14,8 +14,8 @@ import numpy as np
 
 from dsa_analysis import metrics
 from dsa_analysis.alignment import CERTIFICATES
-from dsa_analysis.data import DataError, check_choice, check_count
-from dsa_analysis.embedding import ESTIMATORS, EmbeddingParameters
+from dsa_analysis.data import DataError, check_choice, check_count, check_number
+from dsa_analysis.embedding import DRIVEN_ESTIMATORS, ESTIMATORS, EmbeddingParameters
 from dsa_analysis.metrics import METRICS, Stored, as_metric, takes
 from dsa_analysis.windows import as_windows
 
@@ -62,8 +62,15 @@ class Comparison:
     center: bool = _choice(True, "bool", "subtract each channel's mean over all samples", "flag")
     estimator: str = _choice(
         "least_squares", " | ".join(ESTIMATORS), "how operators are estimated; for noisy recordings use "
-        "'signal_weighted' with a large rank", "text",
+        "'signal_weighted' with a large rank; 'subspace' is for systems with inputs of which few channels are seen",
+        "text",
     )  # fmt: skip
+    n_future: int | None = _choice(
+        None,
+        "int >= 1",
+        "samples that the states of estimator 'subspace' have to predict; n_delays by default",
+        "count",
+    )
     noise_variance: Any = _choice(  # noqa: RUF009
         None, "number >= 0, one for each channel, or mapping from name of a system to these", "variance of white "
         "measurement noise, for estimators that use it; estimated from the windows by default", "number",
@@ -87,6 +94,10 @@ class Comparison:
         "O", "O | SO", "allowed transforms: orthogonal, or rotations without reflections", "text", "metric"
     )
     remove_trace: bool = _choice(False, "bool", "compare operators without their mean eigenvalue", "flag", "metric")
+    state_weight: float = _choice(
+        0.5, "number in [0, 1]", "weight of the state against the input in metric 'joint': 1 is 'state', 0 is 'input'",
+        "number", "metric",
+    )  # fmt: skip
     certificate: str = _choice(
         "fast", "fast | tight | auto", "how lower bounds of aligned distances are computed: 'fast' from spectra; "
         "'tight' takes milliseconds a pair at rank 10 and often proves the alignment optimal; 'auto' is 'tight' if "
@@ -105,11 +116,11 @@ class Comparison:
             if isinstance(value := getattr(self, each.name), np.generic):
                 object.__setattr__(self, each.name, value.item())
         for name, least in (
-            ("n_delays", 1), ("rank", 1), ("delay_interval", 1), ("steps_ahead", 1), ("n_starts", 1), ("n_sweeps", 0),
-            ("seed", 0),
+            ("n_delays", 1), ("rank", 1), ("delay_interval", 1), ("steps_ahead", 1), ("n_future", 1), ("n_starts", 1),
+            ("n_sweeps", 0), ("seed", 0),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is None and name in ("n_delays", "rank", "steps_ahead"):
+            if value is None and name in ("n_delays", "rank", "steps_ahead", "n_future"):
                 continue
             if value != AUTO or name not in ("n_delays", "rank", "n_starts"):
                 check_count(name, value, least)
@@ -127,6 +138,9 @@ class Comparison:
             or not 0 <= self.ridge < math.inf
         ):
             raise DataError(f"ridge = {self.ridge!r} is not a number of at least 0")
+        check_number("state_weight", self.state_weight, "a number from 0 to 1", 0)
+        if self.state_weight > 1:
+            raise DataError(f"state_weight = {self.state_weight!r} is not a number from 0 to 1")
         for name in ("center", "remove_trace"):
             if not isinstance(getattr(self, name), bool):
                 raise DataError(f"{name} = {getattr(self, name)!r} is not True or False")
@@ -144,6 +158,13 @@ class Comparison:
                 )
         if isinstance(self.dt, Mapping) and len(set(self.dt.values())) > 1 and metric.needs != "trials":
             self._refuse_unequal_times()
+        if self.n_future is not None and self.estimator != "subspace":
+            raise DataError(
+                f"n_future = {self.n_future} has no effect with estimator = {self.estimator!r}, whose operators "
+                f"predict from a window to the next; leave it out"
+            )
+        if metric.needs == "driven":
+            self._refuse_for_inputs(f"metric = {metric.name!r} compares operators with inputs")
         for name in self._without_effect():
             raise DataError(
                 f"{name} = {getattr(self, name)!r} has no effect with metric = {metric.name!r}, which "
@@ -164,8 +185,22 @@ class Comparison:
                 f"window"
             )
 
+    def _refuse_for_inputs(self, why: str) -> None:
+        """Refuse choices that operators with inputs do not have; ``why`` there have to be such."""
+        check_choice("estimator of operators with inputs", self.estimator, DRIVEN_ESTIMATORS)
+        for name in ("n_delays", "rank", "horizon"):
+            if getattr(self, name) == AUTO:
+                raise DataError(f"{why}, for which {name} = 'auto' is not offered; state {name}")
+        if self.steps_ahead not in (None, 1):
+            raise DataError(f"{why}, which predict one sample ahead; leave out steps_ahead = {self.steps_ahead}")
+        if self.noise_variance is not None:
+            raise DataError(f"{why}, for which noise_variance has no effect; leave it out")
+
     def _why(self, name: str) -> str:
         needs = as_metric(self.metric).needs
+        if name == "certificate" and as_metric(self.metric).bounded:
+            bounded = ", ".join(known for known in METRICS if takes(METRICS[known], name))
+            return f"computes its lower bounds in one way ({bounded} take it)"
         if name == "certificate":
             bounded = ", ".join(known for known in METRICS if takes(METRICS[known], name))
             return f"gives no lower bounds ({bounded} do)"
@@ -210,15 +245,26 @@ class Comparison:
             kept |= {each.name: each.default for each in fields(self) if not has_effect(each.name, metric)}
         return Comparison(**kept | choices)
 
-    def embedding(self, name: str | None = None) -> EmbeddingParameters:
+    def embedding(self, name: str | None = None, *, inputs: bool = False) -> EmbeddingParameters:
         """The embedding in samples. If ``dt`` is a mapping, give the ``name`` of a system.
+
+        ``inputs`` says that the operator of the system has some.
 
         Raises
         ------
         DataError
-            Delays or a rank that are missing or "auto", no ``dt`` for the system, or a horizon or window that is not a
-            whole number of its samples (the message names the nearest ones).
+            Delays or a rank that are missing or "auto", no ``dt`` for the system, a horizon or window that is not a
+            whole number of its samples (the message names the nearest ones), or choices that are not for operators
+            with inputs, or only for these.
         """
+        of = f" of system {name!r}" * bool(name)
+        if inputs:
+            self._refuse_for_inputs(f"inputs{of} came, so this is about operators with inputs")
+        elif self.estimator == "subspace":
+            raise DataError(
+                f"estimator = 'subspace' separates states from inputs, and no inputs{of} came; give inputs, or choose "
+                f"another estimator"
+            )
         for field_name in ("n_delays", "rank"):
             value = getattr(self, field_name)
             if value is None and (field_name == "rank" or self.window is None):
@@ -232,6 +278,11 @@ class Comparison:
         steps, delays = self.steps_ahead or 1, self.n_delays
         if self.horizon is not None:
             steps = self._samples("horizon", self.horizon, 1, name)
+            if inputs and steps != 1:
+                raise DataError(
+                    f"horizon = {self.horizon:g} is {steps} samples{of}, and operators with inputs predict one sample "
+                    f"ahead; leave it out"
+                )
         if self.window is not None:
             delays = self._samples("window", self.window, self.delay_interval, name)
         return EmbeddingParameters(

@@ -183,7 +183,7 @@ def lag_covariances(trials: list[Tensor], p: EmbeddingParameters, name: str = "s
         Trials that are too short for a window and its successor, or more memory than available.
     """
     _refuse_short(trials, p, name)
-    _refuse_memory(p.n_delays * trials[0].shape[1], p, trials[0], name)
+    refuse_memory(p.n_delays * trials[0].shape[1], p, trials[0], name)
     mean = _mean(trials, p.center)
     m, d, s, c = p.n_delays, p.delay_interval, p.steps_ahead, len(mean)
     if s % d == 0 and s // d <= m:  # every d-th sample forms a trial, whose windows have consecutive samples
@@ -215,7 +215,7 @@ def directions(trials: list[Tensor], p: EmbeddingParameters, name: str = "system
     n_windows = _n_windows(trials, p)
     if n_windows >= p.n_delays * trials[0].shape[1]:
         return lag_covariances(trials, p, name).directions(p.rank)
-    _refuse_memory(n_windows, p, trials[0], name)
+    refuse_memory(n_windows, p, trials[0], name)
     mean = _mean(trials, p.center)
     S, U, V = _decompose_short(trials, mean, p)
     return _from_coordinates(S, U, V, trials, mean, _noise_floor(_own_products(trials, mean, p), n_windows), p)
@@ -460,7 +460,7 @@ def _refuse_short(trials: list[Tensor], p: EmbeddingParameters, name: str) -> No
         )
 
 
-def _refuse_memory(size: int, p: EmbeddingParameters, trial: Tensor, name: str) -> None:
+def refuse_memory(size: int, p: EmbeddingParameters, trial: Tensor, name: str) -> None:
     needed = 4 * 8 * size**2  # the matrix, its lag products and the edge terms, in float64
     if trial.is_cuda:
         present: float = torch.cuda.mem_get_info(trial.device)[0]

@@ -6,6 +6,8 @@ x(t - (m-1) d)], the same as in `fit_operator`, are regressed on themselves and 
 
     v(t + 1) ~ A v(t) + B w(t) + b,      w(t) = [u(t), u(t - 1), ..., u(t - (m-1) d)].
 
+`subspace` has the other estimator, with states in place of windows.
+
 The choice of inputs in w. With m = 1 a window is one sample and w = u. This is DMD with control (Proctor, Brunton and
 Kutz 2016, SIAM J Appl Dyn Syst 15, 142-161), with v = M x and A = M F M^-1 up to rounding. With more delays, h(t)
 depends on all inputs since its oldest sample x(t0), t0 = t - (m-1) d. With matrices O and T that follow from F, G and
@@ -36,34 +38,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsa_analysis import covariances, dmd, spectra
-from dsa_analysis.data import DataError, as_device, as_trials, check_count
-from dsa_analysis.display import Card, Shown
+from dsa_analysis import covariances, dmd, subspace
+from dsa_analysis.covariances import Directions
+from dsa_analysis.data import DataError, as_device, check_choice, check_count
+from dsa_analysis.display import Card
 from dsa_analysis.dmd import Operator, described
-from dsa_analysis.embedding import EmbeddingParameters
+from dsa_analysis.embedding import DRIVEN_ESTIMATORS, EmbeddingParameters
+from dsa_analysis.inputs import RESOLUTION, Excitation, excitation, largest_window, match
+from dsa_analysis.state_space import DrivenOperator, FittedDriven
 
-INPUT_RESOLUTION = 1e-6  # relative to the first principal direction of the inputs; smaller ones are taken for zero
+__all__ = ["DrivenOperator", "WindowOperator", "fit", "fit_driven_operator", "prepare"]
+
 LEAST_REMAINDER = 1e-6  # fraction of a direction's variance; with less, the inputs determine it
 
 
 @dataclass(frozen=True, repr=False)
-class DrivenOperator(Shown):
+class WindowOperator(FittedDriven):
     """Fitted map v(t + 1) = A v(t) + B w(t) + b of whitened coordinates of windows; w holds the inputs of a window.
 
     Samples are x(t) = C v(t) + D w(t) + c: if windows are longer than a sample, v alone does not determine the newest.
+    ``input_matrix`` is (rank, window * n_inputs). The first ``n_inputs`` columns belong to the present input, the next
+    to that of the sample before, and so on. If inputs are collinear, it is the smallest of all matrices that fit
+    equally well (for inputs of unit root mean square).
 
     Attributes
     ----------
-    matrix : (rank, rank) float64
-        A: the system's own dynamics.
-    input_matrix : (rank, window * n_inputs)
-        B. The first ``n_inputs`` columns belong to the present input, the next to that of the sample before, and so on.
-        If inputs are collinear, it is the smallest of all matrices that fit equally well (for inputs of unit root mean
-        square).
-    offset : (rank,)
-        b; zeros if ``center`` is false.
-    readout, feedthrough, level : (n_channels, rank), (n_channels, window * n_inputs), (n_channels,)
-        C, D and c.
     n_input_directions : int
         Dimensions of w and the offset in these data: principal directions above 1e-6 of the first.
     remainder : (rank,)
@@ -74,12 +73,6 @@ class DrivenOperator(Shown):
         The operator fitted without inputs, in the same coordinates (``plain.basis``, ``plain.mean`` and so on).
     """
 
-    matrix: Tensor
-    input_matrix: Tensor
-    offset: Tensor
-    readout: Tensor
-    feedthrough: Tensor
-    level: Tensor
     n_input_directions: int
     remainder: Tensor
     plain: Operator
@@ -94,78 +87,21 @@ class DrivenOperator(Shown):
         return Card(f"DrivenOperator of rank {self.rank}", described(self) | rows, doors)
 
     @property
-    def parameters(self) -> EmbeddingParameters:
-        return self.plain.parameters
-
-    @property
-    def rank(self) -> int:
-        return self.parameters.rank
-
-    @property
-    def n_inputs(self) -> int:
-        return self.input_matrix.shape[1] // self.parameters.window
+    def drive(self) -> Tensor:
+        """(rank, window * n_inputs) B for coordinates of unit variance: those of `matrix` have 1 / n_windows."""
+        return self.input_matrix * self.plain.n_windows**0.5
 
     @property
     def singular_values(self) -> Tensor:
         """(rank,) S, of the matrix of all windows, descending."""
         return self.plain.singular_values
 
-    @property
-    def eigenvalues(self) -> Tensor:
-        """(rank,) complex, of A, in the order of `Operator.eigenvalues`."""
-        return spectra.eigenvalues(self.matrix)
-
-    def time_constants(self, dt: float) -> Tensor:
-        """(rank,) time constants of the modes in the unit of the sampling interval ``dt``."""
-        return spectra.time_constants(self.eigenvalues, dt)
-
-    def frequencies(self, dt: float) -> Tensor:
-        """(rank,) frequencies of the modes in cycles per unit of the sampling interval ``dt``."""
-        return spectra.frequencies(self.eigenvalues, dt)
-
-    def predict(self, trials: Any, inputs: Any, horizon: int = 1) -> Tensor | list[Tensor]:
-        """Predict samples ``horizon`` steps ahead of each window, given the inputs up to there.
-
-        Parameters
-        ----------
-        trials, inputs : as in `fit_driven_operator`
-            With the channels and inputs that the operator was fitted to.
-        horizon : int >= 1, in samples
-
-        Returns
-        -------
-        Tensor, (n_trials, n_times - past, n_channels), or a list of (n_times_i - past, n_channels) if you gave a list
-            Row t predicts sample t + past, with past = (n_delays - 1) * delay_interval + horizon.
-
-        Raises
-        ------
-        DataError
-            Another number of channels or inputs, trials that are too short, or trials and inputs that do not match.
-        """
-        check_count("horizon", horizon)
-        plain, p = self.plain, self.parameters
-        states, drives = _matched(trials, inputs, "system", self.matrix.device)
-        for k, (x, u) in enumerate(zip(states, drives, strict=True)):
-            for what, found, fitted in (
-                ("channels", x.shape[1], plain.n_channels),
-                ("inputs", u.shape[1], self.n_inputs),
-            ):
-                if found != fitted:
-                    raise DataError(f"trial {k} has {found} {what}; the operator was fitted to {fitted}")
-            if len(x) < p.window + horizon:
-                raise DataError(
-                    f"trial {k} has {len(x)} samples; to predict {horizon} ahead, {p.window + horizon} are needed"
-                )
-        predictions = []
-        for x, u in zip(states, drives, strict=True):
-            v = _coordinates(x[: len(x) - horizon], plain)
-            w = _every_sample(p)
-            drive = covariances.project(u.double(), w, self.input_matrix.T) + self.offset
-            for step in range(horizon):
-                v = v @ self.matrix.T + drive[step : step + len(v)]
-            through = covariances.project(u[horizon:].double(), w, self.feedthrough.T) + self.level
-            predictions.append(v @ self.readout.T + through)
-        return predictions if isinstance(trials, (list, tuple)) else torch.stack(predictions)
+    def _predict(self, x: Tensor, u: Tensor, horizon: int) -> Tensor:
+        v, w = _coordinates(x[: len(x) - horizon], self.plain), _every_sample(self.parameters)
+        drive = covariances.project(u, w, self.input_matrix.T) + self.offset
+        for step in range(horizon):
+            v = v @ self.matrix.T + drive[step : step + len(v)]
+        return v @ self.readout.T + covariances.project(u[horizon:], w, self.feedthrough.T) + self.level
 
 
 def fit_driven_operator(
@@ -177,9 +113,11 @@ def fit_driven_operator(
     delay_interval: int = 1,
     ridge: float = 1e-8,
     center: bool = True,
+    estimator: str = "least_squares",
+    n_future: int | None = None,
     device: str | torch.device | None = None,
     name: str = "system",
-) -> DrivenOperator:
+) -> FittedDriven:
     """Fit the linear dynamics of one system in delay coordinates, given its inputs.
 
     Parameters
@@ -188,22 +126,31 @@ def fit_driven_operator(
     inputs : (n_trials, n_times, n_inputs), (n_times, n_inputs), or a list of (n_times_i, n_inputs)
         u(t), the input that acts between sample t and sample t + 1. Each trial has one for each sample; the last has no
         effect. If the state of a network at t already depends on its input at t, give ``hidden[:, :-1]`` and
-        ``inputs[:, 1:]``. Inputs may be constant or collinear.
+        ``inputs[:, 1:]``. With "least_squares" they may be constant or collinear: A is then the same as without them,
+        and B is not determined, as ``excitation`` says.
     n_delays, rank, delay_interval, ridge, center, device, name
         As in `fit_operator`. The ridge applies to A only. To get the eigenvalues of a linear system, set ``rank`` to
         its number of dimensions; a larger rank adds zeros. With ``center`` an offset is fitted as well.
+    estimator : "least_squares" or "subspace"
+        "least_squares": coordinates of windows, whitened by the whole recording including the effect of the inputs,
+        with a B for all inputs in a window. "subspace": states from the past, in units of the channels, with a B for
+        the present input; for systems of which few channels are seen. See the top of `subspace`.
+    n_future : int >= 1, in samples
+        With "subspace", how far states have to predict; by default ``n_delays``, which is the length of their past.
+        The rank is at most (n_future - 1) * n_channels.
 
     Returns
     -------
-    DrivenOperator
-        `compare` and `align` take it in place of data. Its coordinates are whitened by the whole recording, including
-        the effect of the inputs.
+    FittedDriven
+        A `WindowOperator`, or a `SubspaceOperator` with "subspace"; both are a `DrivenOperator`, which `compare` and
+        `align` take in place of data.
 
     Raises
     ------
     DataError
-        Trials and inputs that do not match, too few transitions for the inputs of a window, or anything that
-        `fit_operator` refuses.
+        Trials and inputs that do not match, too few transitions for the inputs of a window (the message names the
+        longest window that fits), or anything that `fit_operator` refuses. With "subspace" also inputs that are
+        constant, collinear or vary in too few directions; the message names them.
 
     Warns
     -----
@@ -220,48 +167,108 @@ def fit_driven_operator(
     >>> fit_driven_operator(x, u, n_delays=1, rank=1).matrix
     tensor([[0.9000]], dtype=torch.float64)
     """
-    p = EmbeddingParameters(n_delays, rank, delay_interval, ridge=ridge, center=center)
-    states, drives = _matched(trials, inputs, name, as_device(device))
-    plain, concerns = dmd.fit(states, p, name)
-    # scaled to unit size, so that the tolerance means the same for each; the offset is an input that is always 1
-    scale = _root_mean_square(drives)
-    drives = [torch.cat([u / scale, torch.ones_like(scale).expand(len(u), -1)[:, :1]][: 1 + center], 1) for u in drives]
-    basis = _principal(drives, p)
-    n_dims = rank + basis.shape[1]
-    if plain.n_transitions < n_dims:
-        raise DataError(
-            f"system {name!r}: {plain.n_transitions} transitions cannot tell rank = {rank} from {basis.shape[1]} "
-            f"directions of the inputs in windows of {p.window} samples; lower n_delays or delay_interval, or "
-            f"record more trials"
-        )
-    if 10 * rank <= plain.n_transitions < 10 * n_dims:
-        concerns.append(
-            f"{plain.n_transitions} transitions for rank = {rank} and {basis.shape[1]} directions of the inputs: fewer "
-            f"than 10 for each dimension"
-        )
-    on_state, on_inputs, remainder = _regress(states, drives, basis, plain)
-    n_own = int((remainder > LEAST_REMAINDER).sum())
-    if n_own < rank:
-        concerns.append(
-            f"inputs determine {rank - n_own} of rank = {rank} directions, where the operator is 0: rank = {n_own} is "
-            f"enough for the system's own dynamics"
-        )
+    p = EmbeddingParameters(n_delays, rank, delay_interval, ridge=ridge, center=center, estimator=estimator)
+    operator, concerns = fit(trials, inputs, p, n_future=n_future, device=as_device(device), name=name)
     for concern in concerns:
         warnings.warn(f"system {name!r}: {concern}", stacklevel=2)
-    by_sample = (on_inputs @ basis.T).unflatten(1, (p.window, -1))
-    input_matrix, feedthrough = (by_sample[..., : len(scale)] / scale).flatten(1).split([rank, plain.n_channels])
-    offset, level = by_sample[..., len(scale) :].sum((1, 2)).split([rank, plain.n_channels])
-    return DrivenOperator(
-        matrix=on_state[:rank].contiguous(),
-        input_matrix=input_matrix,
-        offset=offset,
-        readout=on_state[rank:].contiguous(),
-        feedthrough=feedthrough,
-        level=level + plain.mean,
-        n_input_directions=basis.shape[1],
-        remainder=remainder,
-        plain=plain,
-    )
+    return operator
+
+
+def fit(
+    trials: Any, inputs: Any, p: EmbeddingParameters, *, n_future: int | None, device: torch.device | None, name: str
+) -> tuple[FittedDriven, list[str]]:
+    """The operator of a driven system, and a list of warnings about it (empty if there are none)."""
+    found = prepare(trials, inputs, p, n_future=n_future, device=device, name=name)
+    if found.largest < p.rank:
+        raise DataError(f"system {name!r}: {found.why_not(found.largest)}")
+    return found.operator(p.rank)
+
+
+def prepare(
+    trials: Any, inputs: Any, p: EmbeddingParameters, *, n_future: int | None, device: torch.device | None, name: str
+) -> "WindowFit | subspace.SubspaceFit":
+    """What driven operators of any rank up to that of ``p`` are computed from; as `fit_driven_operator`."""
+    check_choice("estimator of operators with inputs", p.estimator, DRIVEN_ESTIMATORS)
+    if n_future is not None:
+        check_count("n_future", n_future)
+        if p.estimator != "subspace":
+            raise DataError(f"n_future = {n_future} has no effect with estimator = {p.estimator!r}; leave it out")
+    states, drives = match(trials, inputs, name, device)
+    if p.estimator == "subspace":
+        return subspace.prepare(states, drives, p, n_future, name)
+    _refuse_few(states, drives[0].shape[1], p, name)
+    return WindowFit(states, drives, p, name, covariances.directions(states, p, name))
+
+
+@dataclass(frozen=True)
+class WindowFit:
+    """What `WindowOperator` of any rank are computed from."""
+
+    states: list[Tensor]
+    drives: list[Tensor]
+    p: EmbeddingParameters
+    name: str
+    found: Directions
+
+    @property
+    def largest(self) -> int:
+        """Largest rank, up to that asked for, that the data resolve."""
+        return dmd.largest_rank(self.found, self.p, self.found.floor)
+
+    def why_not(self, largest: int) -> str:
+        """Why the rank asked for is too large."""
+        return dmd.why_not(self.found, self.p, largest)
+
+    def operator(self, rank: int) -> tuple[WindowOperator, list[str]]:
+        """The operator of that rank, and warnings about it."""
+        p, center = replace(self.p, rank=rank), self.p.center
+        plain = dmd.solve(self.found, p, self.found.floor)
+        concerns = dmd.concerns(plain, self.found)
+        # scaled to unit size, so that the tolerance means the same for each; the offset is an input that is always 1
+        scale = _root_mean_square(self.drives)
+        drives = [torch.cat([u / scale, torch.ones_like(u[:, :1])][: 1 + center], 1) for u in self.drives]
+        basis = _principal(drives, p)
+        n_dims = rank + basis.shape[1]
+        if plain.n_transitions < n_dims:
+            raise DataError(
+                f"system {self.name!r}: {plain.n_transitions} transitions cannot tell rank = {rank} from "
+                f"{basis.shape[1]} directions of the inputs in windows of {p.window} samples; lower n_delays or "
+                f"delay_interval{_longest(self.states, self.drives[0].shape[1], p)}, or record more trials"
+            )
+        if 10 * rank <= plain.n_transitions < 10 * n_dims:
+            concerns.append(
+                f"{plain.n_transitions} transitions for rank = {rank} and {basis.shape[1]} directions of the inputs: "
+                f"fewer than 10 for each dimension"
+            )
+        on_state, on_inputs, remainder = _regress(self.states, drives, basis, plain)
+        n_own = int((remainder > LEAST_REMAINDER).sum())
+        if n_own < rank:
+            concerns.append(
+                f"inputs determine {rank - n_own} of rank = {rank} directions, where the operator is 0: rank = {n_own} "
+                f"is enough for the system's own dynamics"
+            )
+        by_sample = (on_inputs @ basis.T).unflatten(1, (p.window, -1))
+        input_matrix, feedthrough = (by_sample[..., : len(scale)] / scale).flatten(1).split([rank, plain.n_channels])
+        offset, level = by_sample[..., len(scale) :].sum((1, 2)).split([rank, plain.n_channels])
+        operator = WindowOperator(
+            matrix=on_state[:rank].contiguous(),
+            input_matrix=input_matrix,
+            offset=offset,
+            readout=on_state[rank:].contiguous(),
+            feedthrough=feedthrough,
+            level=level + plain.mean,
+            parameters=p,
+            n_inputs=len(scale),
+            excitation=self._excitation,
+            n_input_directions=basis.shape[1],
+            remainder=remainder,
+            plain=plain,
+        )
+        return operator, concerns
+
+    @property
+    def _excitation(self) -> Excitation:
+        return excitation([u[:-1] for u in self.drives], self.p.window, self.p.center)
 
 
 def _regress(
@@ -295,22 +302,6 @@ def _coordinates(trial: Tensor, plain: Operator) -> Tensor:
     return covariances.project(trial.double() - plain.mean, plain.parameters, plain.basis) / plain.singular_values
 
 
-def _matched(trials: Any, inputs: Any, name: str, device: torch.device | None) -> tuple[list[Tensor], list[Tensor]]:
-    """Checked trials and their inputs, on one device."""
-    states = as_trials(trials, name, device)
-    drives = as_trials(inputs, f"inputs of {name}", states[0].device, constant=True)
-    if len(states) != len(drives):
-        raise DataError(
-            f"system {name!r} has {len(states)} trials, and inputs came for {len(drives)}; give inputs for each"
-        )
-    for k, (x, u) in enumerate(zip(states, drives, strict=True)):
-        if len(x) != len(u):
-            raise DataError(
-                f"system {name!r}, trial {k} has {len(x)} samples and its inputs {len(u)}; the numbers must agree"
-            )
-    return states, drives
-
-
 def _every_sample(p: EmbeddingParameters) -> EmbeddingParameters:
     """Windows of the same length as those of ``p``, with every sample."""
     return replace(p, n_delays=p.window, delay_interval=1)
@@ -320,7 +311,7 @@ def _principal(drives: list[Tensor], p: EmbeddingParameters) -> Tensor:
     """Principal directions of the inputs in windows that have a successor: (window * n_inputs, k), of unit variance."""
     gram = covariances.lag_gram([u[:-1] for u in drives], torch.zeros_like(drives[0][0]), p.window)
     variances, directions = torch.linalg.eigh(gram.flatten(2).flatten(0, 1))
-    kept = variances > INPUT_RESOLUTION**2 * variances[-1]
+    kept = variances > RESOLUTION**2 * variances[-1]
     return directions[:, kept] / variances[kept].sqrt()
 
 
@@ -330,3 +321,30 @@ def _root_mean_square(drives: list[Tensor]) -> Tensor:
         (u.double().square().sum(0) for u in drives), start=torch.zeros_like(drives[0][0], dtype=torch.float64)
     )
     return torch.where(squares > 0, squares / sum(map(len, drives)), torch.ones_like(squares)).sqrt()
+
+
+def _refuse_few(states: list[Tensor], n_inputs: int, p: EmbeddingParameters, name: str) -> None:
+    """Refuse trials that are too short for a window, naming the longest that also leaves transitions enough."""
+    needed = p.window + 1
+    short = [k for k, x in enumerate(states) if len(x) < needed]
+    if short:
+        where = f"trial{'s' * (len(short) > 1)} {', '.join(map(str, short[:10]))}{', ...' * (len(short) > 10)}"
+        raise DataError(
+            f"n_delays = {p.n_delays} with delay_interval = {p.delay_interval} needs trials of at least {needed} "
+            f"samples ({p.window} for one window, 1 more to predict), but system {name!r}, {where} "
+            f"{'has' if len(short) == 1 else 'have as few as'} {min(map(len, states))}"
+            f"{_longest(states, n_inputs, p)}, or leave the short trials out by "
+            f"omit_trials(systems, shorter_than={needed})"
+        )
+
+
+def _longest(states: list[Tensor], n_inputs: int, p: EmbeddingParameters) -> str:
+    """The largest number of delays for which there are more transitions than unknowns, in words."""
+
+    def fits(n_delays: int) -> bool:
+        window = (n_delays - 1) * p.delay_interval + 1
+        n_transitions = sum(len(x) - window for x in states)
+        return min(map(len, states)) > window and n_transitions >= p.rank + window * n_inputs + p.center
+
+    longest = largest_window(fits, p.n_delays)
+    return f"; at most n_delays = {longest} fits" if longest else f"; no n_delays fits rank = {p.rank}"

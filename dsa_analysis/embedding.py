@@ -8,8 +8,9 @@ from torch import Tensor
 
 from dsa_analysis.data import DataError, check_choice, check_count
 
-ESTIMATORS = ("least_squares", "total_least_squares", "noise_compensated", "signal_weighted")
-NOISE_ESTIMATORS = ESTIMATORS[2:]  # those that need to know the variance of the noise
+ESTIMATORS = ("least_squares", "total_least_squares", "noise_compensated", "signal_weighted", "subspace")
+NOISE_ESTIMATORS = ESTIMATORS[2:4]  # those that need to know the variance of the noise
+DRIVEN_ESTIMATORS = ("least_squares", "subspace")  # those of systems with inputs; "subspace" is for these alone
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class EmbeddingParameters:
     center : bool
         Subtract each channel's mean over all samples.
     estimator : str
-        One of `ESTIMATORS`; see the top of `dmd`.
+        One of `ESTIMATORS`; see the top of `dmd`, and of `subspace`.
     """
 
     n_delays: int

@@ -99,9 +99,9 @@ def explain(
     UserWarning
         If operators predict several samples ahead, so that a frequency may be an alias of a higher one.
     """
-    aligns = similarity.measure.needs == "operators" and (
-        takes(similarity.measure, "n_starts") or isinstance(similarity.measure, Stored)
-    )
+    measure = similarity.measure
+    alone = measure.needs == "operators" or (measure.needs == "driven" and not getattr(measure, "takes_inputs", True))
+    aligns = alone and (takes(measure, "n_starts") or isinstance(measure, Stored))
     if not aligns:
         raise DataError(
             f"metric = {similarity.metric!r} aligns no operators, so there is nothing to explain; compare with "

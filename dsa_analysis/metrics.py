@@ -4,14 +4,14 @@
 
     name       str, stored with the results
     unit       str, written on axes and in reports
-    needs      "operators", "eigenvalues" or "trials": what ``distances`` gets for each system
+    needs      "operators", "driven", "eigenvalues" or "trials": what ``distances`` gets for each system
     bounded    bool: whether ``distances`` also returns lower bounds
     distances  (first, second, **options) -> distances of P pairs
 
-``first`` and ``second`` hold one entry for each of P pairs: operators (P, n, n), eigenvalues (P, n), or lists of P
-systems, each a list of trials (n_times, n_channels). The result is a tensor (P,). If ``bounded`` is true, it is a tuple
-of distances and lower bounds, (P,) each, or `Pairs`. Further attributes are optional. `Metric` lists them with their
-defaults, and your own class can inherit from it.
+``first`` and ``second`` hold one entry for each of P pairs: operators (P, n, n), operators with inputs (P, n, n + k)
+that hold [A B], eigenvalues (P, n), or lists of P systems, each a list of trials (n_times, n_channels). The result is a
+tensor (P,). If ``bounded`` is true, it is a tuple of distances and lower bounds, (P,) each, or `Pairs`. Further
+attributes are optional. `Metric` lists them with their defaults, and your own class can inherit from it.
 """
 
 import hashlib
@@ -27,9 +27,10 @@ from dsa_analysis import alignment, spectra
 from dsa_analysis.alignment import Alignment, align_pairs
 from dsa_analysis.baselines import cka_distances, procrustes_distances
 from dsa_analysis.data import DataError, check_choice
+from dsa_analysis.joint import align_inputs, align_jointly
 from dsa_analysis.rivals import Autocorrelations, PrincipalVariances
 
-NEEDS = ("operators", "eigenvalues", "trials")
+NEEDS = ("operators", "driven", "eigenvalues", "trials")
 REQUIRED = ("name", "unit", "needs", "bounded", "distances")
 
 
@@ -103,6 +104,41 @@ class Aligned(Metric):
     def distances(self, first: Tensor, second: Tensor, **options: Any) -> Pairs:
         aligned = self.align(first, second, **options)
         return self.of_alignment(aligned, first, second, options.get("remove_trace", False))
+
+
+@dataclass(frozen=True)
+class Driven(Metric):
+    """An angle between operators with inputs, [A B] and [A' B'], after one orthogonal alignment of both; see `joint`.
+
+    It compares A ("state"), B ("input") or both ("joint", with the weight ``state_weight`` of A).
+    """
+
+    name: str
+    title: str
+    options: tuple[str, ...]
+    unit: str = "rad"
+    needs = "driven"
+    bounded = True
+
+    @property
+    def takes_inputs(self) -> bool:
+        """Whether B matters, and so has to be determined by the data."""
+        return self.name != "state"
+
+    def pairs_at_once(self, size: int, device: torch.device) -> int | None:
+        return max(1, alignment.pairs_at_once(size, device) // 4)
+
+    def distances(self, first: Tensor, second: Tensor, **options: Any) -> Pairs:
+        n, weight = first.shape[1], {"state": 1.0, "input": 0.0}.get(self.name)
+        weight = float(options.pop("state_weight", 0.5)) if weight is None else weight
+        if weight == 1:
+            aligned = METRICS["angular"].align(first[..., :n], second[..., :n], **options)
+        elif weight == 0:
+            taken = {name: value for name, value in options.items() if name in ("group", "names")}
+            aligned = align_inputs(first[..., n:], second[..., n:], **taken)
+        else:
+            aligned = align_jointly(first, second, state_weight=weight, **options)
+        return Pairs(aligned.distance, aligned.lower_bound, aligned.agreement, aligned.converged)
 
 
 def _norm(operators: Tensor, remove_trace: bool) -> Tensor:
@@ -181,6 +217,9 @@ METRICS: dict[str, Any] = {
         Aligned("euclidean", "DSA (chord)", "chord", _chord),
         Aligned("frobenius", "DSA (size kept)", "operator difference", _difference),
         Spectral(),
+        Driven("state", "state", ("n_starts", "group", "remove_trace", "certificate", "seed", "names")),
+        Driven("input", "input", ("group", "names")),
+        Driven("joint", "state and input", ("state_weight", "n_starts", "group", "remove_trace", "seed", "names")),
         Static("cka", "CKA", cka_distances),
         Static("procrustes", "Procrustes", procrustes_distances),
         PrincipalVariances(),
@@ -234,7 +273,7 @@ def is_matched(metric: Any) -> bool:
 
 def solver_key(metric: Any, device: torch.device) -> str:
     """A hash of the code of a metric on a device, so that pairs stored by other code are not read."""
-    if isinstance(metric, Aligned):
+    if isinstance(metric, (Aligned, Driven)):
         source = alignment.solver_key(device)
     else:
         try:

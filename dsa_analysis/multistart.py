@@ -116,35 +116,60 @@ class Waves(Sequence[Tensor]):
         return self._made[number]
 
 
+class Linear(NamedTuple):
+    """A linear term of P pairs: the objective is share <core_i, C core_j C^T> + <matrix, C>."""
+
+    share: Tensor  # (P,)
+    matrix: Tensor  # (P, n, n), between the planes of i and j
+    rest: Tensor  # (P,) what no C changes: the angle is the arc cosine of the objective and this
+    starts: Tensor  # (P, k, n, n) orthogonal, built for the linear term
+
+    def of(self, which: Tensor | slice) -> "Linear":
+        """Those of some of the pairs."""
+        return Linear(*(x[which] for x in self))
+
+
 Solved = tuple[Tensor, Tensor, Tensor]  # C between the cores (P, n, n), agreement and slope left, both (P,)
 
 
-def solve(prepared: Prepared, i: Tensor, j: Tensor, bound: Tensor, waves: Waves, group: str) -> list[Solved]:
+def solve(
+    prepared: Prepared, i: Tensor, j: Tensor, bound: Tensor, waves: Waves, group: str, linear: Linear | None = None
+) -> list[Solved]:
     """Highest tops found of the pairs i, j; on a GPU whose memory does not suffice, one half after the other.
 
     Parameters
     ----------
     bound : (P,)
-        What no <core_i, C core_j C^T> exceeds.
+        What no <core_i, C core_j C^T> exceeds, or the objective of ``linear``.
     waves : Waves
-        Random starts; the built start comes with the first wave.
+        Random starts; the built ones come with the first wave.
     group : "O" or "SO"
+    linear : Linear, optional
     """
     try:
-        return [_solve(prepared, i, j, bound, waves, group)]
+        return [_solve(prepared, i, j, bound, waves, group, linear)]
     except torch.cuda.OutOfMemoryError:
         if len(i) == 1:
             raise
     half = len(i) // 2  # past the except clause, which holds on to the tensors of the failed attempt
     warnings.warn(f"{i.device} ran out of memory with {len(i)} pairs at once; going on with {half}", stacklevel=4)
-    halves = (i[:half], j[:half], bound[:half]), (i[half:], j[half:], bound[half:])
-    return [solved for pairs in halves for solved in solve(prepared, *pairs, waves, group)]
+    parts = (slice(half), slice(half, None))
+    return [
+        solved for k in parts for solved in solve(prepared, i[k], j[k], bound[k], waves, group, linear and linear.of(k))
+    ]
 
 
-def _solve(prepared: Prepared, i: Tensor, j: Tensor, bound: Tensor, waves: Waves, group: str) -> Solved:
+def _solve(
+    prepared: Prepared, i: Tensor, j: Tensor, bound: Tensor, waves: Waves, group: str, linear: Linear | None
+) -> Solved:
     how = search(i.device)
     A, B = prepared.core[i], prepared.core[j]
-    built = _built_start(A, B, prepared.axes[i], prepared.axes[j])[:, None]
+    L = None
+    if linear is not None:
+        A, L = A * linear.share[:, None, None], linear.matrix
+    built = _built_start(A, B, prepared.axes[i], prepared.axes[j], L)[:, None]
+    if linear is not None:
+        built = torch.cat([built, linear.starts], 1)
     # the starts are rotations between planes, which may be oriented either way themselves
     orientation = torch.linalg.det(prepared.planes[i]) * torch.linalg.det(prepared.planes[j])
     n_best = min(2, 1 + len(waves[0]))
@@ -154,32 +179,43 @@ def _solve(prepared: Prepared, i: Tensor, j: Tensor, bound: Tensor, waves: Waves
     for number in range(len(waves)):
         C = waves[number].expand(len(left), -1, -1, -1)
         C = C if number else torch.cat([built, C], 1)
-        if group == "SO" and C.shape[-1] % 2 == 0:
+        if group == "SO" and (C.shape[-1] % 2 == 0 or L is not None):  # else C and -C have the same effect
             wrong = torch.linalg.det(C) * orientation[left, None] < 0
             C = torch.where(wrong[..., None, None], _mirror(C), C)
         n_starts = C.shape[1]
         for n_steps, n_inner, share in how.rounds:
             keep = min(n_starts, max(4, round(share * n_starts)))
             C, f, _ = climb_all(
-                A[left], B[left], C, keep, torch.float32, n_steps=n_steps, n_inner=n_inner, tolerance=1e-4
-            )
+                A[left], B[left], C, keep, torch.float32, None if L is None else L[left],
+                n_steps=n_steps, n_inner=n_inner, tolerance=1e-4,
+            )  # fmt: skip
         tops, heights = torch.cat([tops, C.to(A)], 1), torch.cat([heights, f.to(A)], 1)
         reached = (heights.amax(1, keepdim=True) - heights < AGREE).sum(1)
         done = (reached >= how.enough) | (number == len(waves) - 1)
         if not bool(done.all()):
-            done |= _certain(A[left], B[left], tops, heights, bound[left], prepared, i[left], j[left])
+            done |= _certain(
+                A[left], B[left], tops, heights, bound[left], prepared, i[left], j[left], linear and linear.of(left)
+            )
         highest = heights[done].topk(n_best, 1)[1]
         best[left[done]] = tops[done].gather(1, highest[..., None, None].expand(-1, -1, *A.shape[1:]))
         agreement[left[done]] = reached[done].to(A) / heights.shape[1]
         left, tops, heights = (x[~done] for x in (left, tops, heights))
         if not len(left):
             break
-    C, _, slope = climb_all(A, B, best, 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9)
+    C, _, slope = climb_all(A, B, best, 1, A.dtype, L, n_steps=100, n_inner=25, tolerance=1e-9)
     return C[:, 0], agreement, slope[:, 0]
 
 
 def _certain(
-    A: Tensor, B: Tensor, tops: Tensor, heights: Tensor, bound: Tensor, prepared: Prepared, i: Tensor, j: Tensor
+    A: Tensor,
+    B: Tensor,
+    tops: Tensor,
+    heights: Tensor,
+    bound: Tensor,
+    prepared: Prepared,
+    i: Tensor,
+    j: Tensor,
+    linear: Linear | None,
 ) -> Tensor:
     """Whether the highest of ``tops`` (P, K, n, n) is the highest there is: its angle is within 1e-6 of the bound."""
     height, highest = heights.max(1)
@@ -187,25 +223,38 @@ def _certain(
     near = certain.nonzero()[:, 0]
     if len(near):
         C = tops[near, highest[near]][:, None]
-        _, f, _ = climb_all(A[near], B[near], C, 1, A.dtype, n_steps=100, n_inner=25, tolerance=1e-9)
-        found, least = (prepared.angle(i[near], j[near], cosine) for cosine in (f[:, 0], bound[near]))
+        L = None if linear is None else linear.matrix[near]
+        _, f, _ = climb_all(A[near], B[near], C, 1, A.dtype, L, n_steps=100, n_inner=25, tolerance=1e-9)
+        found, least = (
+            prepared.angle(i[near], j[near], height)
+            if linear is None
+            else (height + linear.rest[near]).clamp(-1, 1).arccos()
+            for height in (f[:, 0], bound[near])
+        )
         certain[near] = found - least < CERTIFIED
     return certain
 
 
-def _built_start(A: Tensor, B: Tensor, axes_A: Tensor, axes_B: Tensor) -> Tensor:
+def _built_start(A: Tensor, B: Tensor, axes_A: Tensor, axes_B: Tensor, linear: Tensor | None = None) -> Tensor:
     """C = E_A diag(e) E_B^T, E eigenvectors of symmetric parts; exact for B = Q A Q^T with distinct eigenvalues there.
 
     The signs e maximise e^T W e, W = (E_A^T A E_A) o (E_B^T B E_B) without diagonal, by its leading eigenvector and two
     sweeps. For a conjugate pair W = D |W| D with D the signs sought, and Perron-Frobenius gives them; the sweeps settle
-    what the eigenvector leaves open.
+    what the eigenvector leaves open. A linear term L adds l^T e, l the diagonal of E_A^T L E_B: one more row and column
+    of W, l / 2, whose sign is held at 1.
     """
     W = split(ordered_conjugate(axes_A.mT, A) * ordered_conjugate(axes_B.mT, B))[0]
     W = W - torch.diag_embed(W.diagonal(dim1=-2, dim2=-1))
+    n = W.shape[-1]
+    if linear is not None:
+        half = ordered_product(ordered_product(axes_A.mT, linear), axes_B).diagonal(dim1=-2, dim2=-1)[..., None] / 2
+        W = torch.cat([torch.cat([W, half], -1), torch.cat([half.mT, torch.zeros_like(half[..., :1, :])], -1)], -2)
     signs = torch.where(one_by_one(torch.linalg.eigh, W)[1][..., -1] < 0, -1.0, 1.0).to(W)
-    for i in 2 * list(range(W.shape[-1])):
+    if linear is not None:
+        signs = signs * signs[:, -1:]
+    for i in 2 * list(range(n)):
         signs[:, i] = torch.where((W[:, i] * signs).sum(-1) < 0, -1.0, 1.0)
-    return ordered_product(axes_A * signs[:, None], axes_B.mT)
+    return ordered_product(axes_A * signs[:, None, :n], axes_B.mT)
 
 
 def _haar(n_matrices: int, n: int, generator: torch.Generator, like: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ from tqdm import tqdm
 from dsa_analysis.alignment import Alignment, sweep_through_others
 from dsa_analysis.metrics import Aligned, Metric, Pairs, as_pairs, solver_key, takes
 
-Systems = Tensor | list[list[Tensor]]  # operators (N, n, n), eigenvalues (N, n), or the trials of N systems
+# operators (N, n, n), with inputs (N, n, n + k), eigenvalues (N, n), or the trials of N systems
+Systems = Tensor | list[list[Tensor]]
 
 
 def solve_pairs(
@@ -43,8 +44,8 @@ def solve_pairs(
     Parameters
     ----------
     metric : Metric
-    systems : (N, n, n) float64, (N, n) complex, or list of N systems
-        Operators, eigenvalues or trials, as the metric needs them.
+    systems : (N, n, n) or (N, n, n + k) float64, (N, n) complex, or list of N systems
+        Operators, operators with inputs [A B], eigenvalues or trials, as the metric needs them.
     first, second : (P,) int
         Indices into ``systems``.
     options : dict
@@ -119,7 +120,7 @@ class _Blocks(NamedTuple):
 
     def _tiles(self) -> list[Tensor]:
         """Indices of the pairs of each block, tile by tile: those between two runs of consecutive systems."""
-        n = self.systems.shape[-1] if isinstance(self.systems, Tensor) else 0
+        n = self.systems.shape[1] if isinstance(self.systems, Tensor) else 0
         at_once = getattr(self.metric, "pairs_at_once", lambda n, device: None)(n, self.first.device)
         if not at_once:
             return [torch.arange(len(self.first), device=self.first.device)]

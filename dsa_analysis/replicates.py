@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dsa_analysis.alignment import as_operators
+from dsa_analysis import dmd, driven
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_count
-from dsa_analysis.dmd import Operator, fit
+from dsa_analysis.dmd import Operator
 from dsa_analysis.inference import as_distances, refuse_replicates
+from dsa_analysis.inputs import match
 from dsa_analysis.metrics import is_matched
-from dsa_analysis.operators import Key, fit_all
+from dsa_analysis.operators import Key, as_inputs, fit_all, needed
 from dsa_analysis.pairs import Systems, solve_pairs
 from dsa_analysis.similarity import Similarity
+from dsa_analysis.state_space import FittedDriven
 from dsa_analysis.windows import cut
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def noise_floor(
     systems: Any,
     how: Comparison | None = None,
     *,
+    inputs: Any = None,
     n_splits: int = 5,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -45,6 +48,8 @@ def noise_floor(
     systems : as in `compare`, as data
     how : Comparison, optional
         As for `compare`. Its seed is also used to draw the splits.
+    inputs : as in `compare`, optional
+        What drives the systems; each half gets those of its trials.
     n_splits : int >= 1
         Time grows in proportion. The result of a single split of few trials is uncertain.
     device : str or torch.device, optional
@@ -76,21 +81,29 @@ def noise_floor(
     if how.windows is not None:
         raise DataError("the noise floor is computed from whole trials: leave windows out, or cut the trials first")
     check_count("n_splits", n_splits)
-    trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
+    named = as_systems(systems)
+    given = as_inputs(inputs, named)
+    trials = {name: as_trials(system, name, as_device(device)) for name, system in named.items()}
+    drives = {name: match(named[name], own, name, as_device(device))[1] for name, own in given.items()}
     for name, parts in trials.items():
         if len(parts) < 2:
             raise DataError(f"system {name!r} has one trial; a floor needs two halves, so at least 2 trials")
     generator = np.random.default_rng(how.seed)
     halves: list[dict[Key, Any]] = [{}, {}]
+    driven_halves: dict[Key, Any] = {}
     for split in range(n_splits):
         for name, parts in trials.items():
             n = len(parts) // 2
             order = generator.permutation(len(parts)) if split else np.r_[0 : 2 * n : 2, 1 : 2 * n : 2]
             for side, chosen in enumerate((order[:n], order[n : 2 * n])):
-                called = f"{name} (half of its trials)"
-                halves[side][Key(name, 2 * split + side, called=called)] = [parts[i] for i in np.sort(chosen)]
+                key = Key(name, 2 * split + side, called=f"{name} (half of its trials)")
+                halves[side][key] = [parts[i] for i in np.sort(chosen)]
+                if name in drives:
+                    driven_halves[key] = [drives[name][i] for i in np.sort(chosen)]
     everyone = halves[0] | halves[1]
-    values = _needed(everyone, how, progress)
+    if how.metric.needs != "trials":
+        everyone = fit_all(everyone, how, None, progress, stacklevel=4, inputs=driven_halves)
+    values = needed(everyone, how)
     first = torch.arange(len(halves[0]))
     if isinstance(values, torch.Tensor):
         first = first.to(values.device)
@@ -100,18 +113,11 @@ def noise_floor(
     return pd.Series(floor, index=list(trials), name="noise floor")
 
 
-def _needed(pieces: dict[Key, Any], how: Comparison, progress: bool) -> Systems:
-    """What the metric compares (trials, operators or eigenvalues), for each of some sets of trials."""
-    if how.metric.needs == "trials":
-        return list(pieces.values())
-    stacked = as_operators(list(fit_all(pieces, how, None, progress, stacklevel=5).values()), "operators")
-    return stacked if how.metric.needs == "operators" else torch.linalg.eigvals(stacked)
-
-
 def trial_replicates(
     systems: Any,
     similarity: Similarity,
     *,
+    inputs: Any = None,
     n_replicates: int = 100,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -130,6 +136,8 @@ def trial_replicates(
     similarity : Similarity
         Of ``systems`` among themselves. If they were compared window by window, a trial is drawn with all of its
         windows, and distances are again means over windows.
+    inputs : as in `compare`, if they were given there
+        Trials are drawn with their inputs.
     n_replicates : int >= 1
     seed : int >= 0
         Seed of the resampling.
@@ -146,11 +154,15 @@ def trial_replicates(
     Raises
     ------
     DataError
-        Systems that are operators, that have a single trial, or that are not those of ``similarity``.
+        Systems that are operators, that have a single trial, or that are not those of ``similarity``; inputs that are
+        missing, or that do not belong to the systems.
     """
     check_count("n_replicates", n_replicates)
     check_count("seed", seed, 0)
-    trials = {name: as_trials(system, name, as_device(device)) for name, system in as_systems(systems).items()}
+    named = as_systems(systems)
+    given = as_inputs(inputs, named)
+    trials = {name: as_trials(system, name, as_device(device)) for name, system in named.items()}
+    drives = {name: match(named[name], own, name, as_device(device))[1] for name, own in given.items()}
     if tuple(trials) != similarity.labels or similarity.two_sided:
         raise DataError(f"systems {', '.join(trials)} are not those compared, {', '.join(similarity.labels)}")
     for name, parts in trials.items():
@@ -158,9 +170,12 @@ def trial_replicates(
             raise DataError(f"system {name!r} has one trial; at least 2 are needed to resample trials")
     how = similarity.comparison
     pieces: Pieces = [trials]
+    driven_pieces: Pieces = [drives]
     if how.windows is not None:
-        cuts = {name: cut(parts, how.windows, name) for name, parts in trials.items()}
+        cuts = {name: cut(own, how.windows, name) for name, own in trials.items()}
         pieces = [{name: own[window] for name, own in cuts.items()} for window in how.windows]
+        cuts = {name: cut(own, how.windows, f"inputs of {name}", constant=True) for name, own in drives.items()}
+        driven_pieces = [{name: own[window] for name, own in cuts.items()} for window in how.windows]
     generator, k, together = np.random.default_rng(seed), len(trials), is_matched(how.metric)
     rows, columns = np.triu_indices(k, 1)
     index = [torch.from_numpy((k * np.arange(len(pieces))[:, None] + some).ravel()) for some in (rows, columns)]
@@ -172,41 +187,50 @@ def trial_replicates(
             if not together or not len(order):  # matched trials are drawn together
                 order = generator.integers(len(parts), size=len(parts))
             chosen[name] = order
-        drawn = redrawn([{name: [own[i] for i in chosen[name]] for name, own in piece.items()} for piece in pieces])
+        sampled, with_inputs = (
+            [{name: [own[i] for i in chosen[name]] for name, own in piece.items()} for piece in side]
+            for side in (pieces, driven_pieces)
+        )
+        drawn = redrawn(sampled, with_inputs)
         solved = solve_pairs(how.metric, drawn, index[0], index[1], how.options()).distance.cpu().numpy()
         result[replicate, rows, columns] = result[replicate, columns, rows] = solved.reshape(len(pieces), -1).mean(0)
     return result
 
 
-Pieces = list[dict[str, list[torch.Tensor]]]  # of each window, the trials of each system
+Pieces = list[dict[str, list[torch.Tensor]]]  # of each window, the trials of each system, or their inputs
 
 
-def _redrawn(similarity: Similarity) -> Callable[[Pieces], Systems]:
-    """A function from pieces of the systems to what the metric compares, fitted as in the comparison.
+def _redrawn(similarity: Similarity) -> Callable[[Pieces, Pieces], Systems]:
+    """A function from pieces of the systems and of their inputs to what the metric compares, fitted as it was.
 
     Alignments are solved from new starts. If they start from the alignment of all trials, most end in a worse optimum,
     because the axes of each system turn with the trials, and this saves less than half of the time.
     """
     how = similarity.comparison
     if how.metric.needs == "trials":
-        return lambda pieces: [trials for piece in pieces for trials in piece.values()]
+        return lambda pieces, _: [trials for piece in pieces for trials in piece.values()]
     old = [similarity.operators[label] for label in similarity.labels]
     by_window = [tuple(old)] if how.windows is None else list(zip(*old, strict=True))
     for label, operator in zip(similarity.labels, by_window[0], strict=True):
-        if not isinstance(operator, Operator):
+        if not isinstance(operator, (Operator, FittedDriven)):
             raise DataError(f"system {label!r} was compared as a matrix; it has no trials to resample")
 
-    def refit(pieces: Pieces) -> torch.Tensor:
-        matrices = torch.stack(
-            [
-                fit(parts, operator.parameters, name, how.noise_of(name))[0].matrix
-                for operators, piece in zip(by_window, pieces, strict=True)
-                for operator, (name, parts) in zip(operators, piece.items(), strict=True)
-            ]
-        )
-        return matrices if how.metric.needs == "operators" else torch.linalg.eigvals(matrices)
+    def refit(operator: Any, name: str, trials: list[torch.Tensor], inputs: list[torch.Tensor] | None) -> Any:
+        if isinstance(operator, Operator):
+            return dmd.fit(trials, operator.parameters, name, how.noise_of(name))[0]
+        if inputs is None:
+            raise DataError(f"system {name!r} was compared with its inputs; give inputs")
+        return driven.fit(trials, inputs, operator.parameters, n_future=how.n_future, device=None, name=name)[0]
 
-    return refit
+    def all_refitted(pieces: Pieces, drives: Pieces) -> Systems:
+        fitted = [
+            refit(operator, name, trials, inputs.get(name))
+            for operators, piece, inputs in zip(by_window, pieces, drives, strict=True)
+            for operator, (name, trials) in zip(operators, piece.items(), strict=True)
+        ]
+        return needed(dict(enumerate(fitted)), how)
+
+    return all_refitted
 
 
 def distance_intervals(

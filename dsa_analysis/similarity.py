@@ -20,6 +20,7 @@ from dsa_analysis.dmd import Operator
 from dsa_analysis.embedding import EmbeddingParameters
 from dsa_analysis.metrics import Metric, as_metric
 from dsa_analysis.recordings.readers import CIRCUMSTANCES
+from dsa_analysis.state_space import DrivenOperator
 from dsa_analysis.views import Views
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class Similarity(Views):
     metric, unit : str
         Name and unit of the metric.
     operators, other_operators : dict
-        From label to `Operator`, to a matrix if one was given, or to a tuple with an operator for each window. Empty
-        for metrics that compare trials.
+        From label to `Operator` or `DrivenOperator`, to a matrix if one was given, or to a tuple with an operator for
+        each window. Empty for metrics that compare trials.
     settings : dict
         The comparison as plain values, and where they come from: "chosen" says which were ``"auto"``, and
         "lowered_from" is the rank that was requested.
@@ -389,6 +390,9 @@ def _operators_to_xarray(operators: list[Any], axis: str) -> "xr.Dataset":
 
     matrices = np.stack([getattr(operator, "matrix", operator).cpu().numpy() for operator in operators])
     variables: dict[str, Any] = {f"{axis}_matrix": ((axis, "row", "column"), matrices)}
+    drives = [operator.drive.cpu().numpy() for operator in operators if isinstance(operator, DrivenOperator)]
+    if len(drives) == len(operators) and len({drive.shape for drive in drives}) == 1:
+        variables[f"{axis}_drive"] = (axis, "row", "input"), np.stack(drives)
     if all(isinstance(operator, Operator) for operator in operators):
         p = [json.dumps(vars(operator.parameters)) for operator in operators]
         variables |= {
@@ -413,6 +417,8 @@ def _operators_from_xarray(dataset: "xr.Dataset", axis: str) -> list[Any]:
         return torch.from_numpy(dataset[f"{axis}_{name}"].values)
 
     matrices = list(tensors("matrix"))
+    if f"{axis}_drive" in dataset:
+        return [DrivenOperator(A, B) for A, B in zip(matrices, tensors("drive"), strict=True)]
     if f"{axis}_basis" not in dataset:
         return matrices
     parameters = [EmbeddingParameters(**json.loads(str(p))) for p in dataset[f"{axis}_parameters"].values]

@@ -82,16 +82,23 @@ def as_windows(windows: Any) -> dict[str, tuple[int, int]]:
 
 
 def cut(
-    system: Any, windows: Mapping[str, tuple[int, int]], name: str = "system", device: Any = None
+    system: Any,
+    windows: Mapping[str, tuple[int, int]],
+    name: str = "system",
+    device: Any = None,
+    *,
+    constant: bool = False,
 ) -> dict[str, list[Tensor]]:
     """Cut the trials of a system into windows: a mapping from window to pieces, which are views of the trials.
+
+    ``constant`` lets channels pass that do not vary, as those of inputs.
 
     Raises
     ------
     DataError
         A trial that ends before a window does, or data that `as_trials` refuses.
     """
-    trials = as_trials(system, name, device)
+    trials = as_trials(system, name, device, constant=constant)
     pieces = {}
     for window, (start, stop) in windows.items():
         for k, trial in enumerate(trials):

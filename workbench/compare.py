@@ -237,6 +237,11 @@ def _check(arguments: argparse.Namespace, choices: Mapping[str, Any]) -> None:
         check_choice("--explain", name, names)
     as_device(arguments.device)
     embedding = [name for name in choices if Comparison.__dataclass_fields__[name].metadata["group"] == "embedding"]
+    if metric.needs == "driven" or choices.get("estimator") == "subspace":
+        given = f"--metric {metric.name}" if metric.needs == "driven" else "--estimator subspace"
+        raise ConfigError(
+            f"{given}: needs the inputs of the systems, which files do not hold; use compare(..., inputs=...) in Python"
+        )
     if arguments.operators and metric.needs == "trials":
         raise ConfigError(
             f"--metric {metric.name}: compares recordings, but --operators says that files hold operators"

@@ -55,21 +55,30 @@ def available(device: torch.device) -> bool:
 
 
 def climb(
-    A: Tensor, B: Tensor, which: Tensor, C: Tensor, *, n_steps: int, n_inner: int, tolerance: float
+    A: Tensor,
+    B: Tensor,
+    which: Tensor,
+    C: Tensor,
+    linear: Tensor | None = None,
+    *,
+    n_steps: int,
+    n_inner: int,
+    tolerance: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `dsa_analysis.climb.climb` from each C (P, n, n), between ``A[which]`` and ``B[which]``.
 
-    A and B are (N, n, n) and ``which`` is (P,). All in one precision, float32 or float64, on the CPU.
+    A, B and ``linear`` are (N, n, n) and ``which`` is (P,). All in one precision, float32 or float64, on the CPU.
     """
     library = _library()
     assert isinstance(library, ctypes.CDLL)
     n_climbs, n, _ = C.shape
     A, B, C, which = A.contiguous(), B.contiguous(), C.clone(memory_format=torch.contiguous_format), which.contiguous()
     f, slope = C.new_empty(n_climbs), C.new_empty(n_climbs)
+    L = None if linear is None else linear.contiguous()
     if not n_climbs:
         return C, f, slope
     new = library.climb_new_float32 if C.dtype == torch.float32 else library.climb_new_float64
-    pointers = [x.data_ptr() for x in (A, which, B, which, C, f, slope)]
+    pointers = [None if x is None else x.data_ptr() for x in (A, which, B, which, L, C, f, slope)]
     job = new(n_climbs, n, *pointers, n_steps, n_inner, tolerance)
     if not job:
         raise MemoryError(f"no memory to align operators of size {n}")
@@ -124,7 +133,7 @@ def _open(folder: Path, key: str) -> ctypes.CDLL | None:
             continue
         for new in (library.climb_new_float32, library.climb_new_float64):
             new.restype = ctypes.c_void_p
-            new.argtypes = [ctypes.c_int64, ctypes.c_int, *[ctypes.c_void_p] * 7, ctypes.c_int, ctypes.c_int]
+            new.argtypes = [ctypes.c_int64, ctypes.c_int, *[ctypes.c_void_p] * 8, ctypes.c_int, ctypes.c_int]
             new.argtypes += [ctypes.c_double]
         library.climb_advance.argtypes = [ctypes.c_void_p, ctypes.c_double]
         library.climb_advance.restype = ctypes.c_int

@@ -1,4 +1,5 @@
-// The climb of dsa_analysis/climb.py, many climbs side by side: local maxima of <A, C B C^T> over orthogonal C.
+// The climb of dsa_analysis/climb.py, many climbs side by side: local maxima of <A, C B C^T> over orthogonal C, or of
+// <A, C B C^T> + <L, C> if there is a linear term.
 //
 // A climb occupies one lane of every vector, and entry (i, j) of a matrix is one vector: the numbers of all lanes there.
 // Lanes never meet, and every sum has one order, so a climb gives the same bits in any company, and with vectors of any
@@ -52,7 +53,7 @@ class Climbs final : public Job {
   // what is given
   const std::int64_t n_climbs;
   const int n, nn, h;  // h planes of rotation: coordinates (x_1 .. x_h, y_1 .. y_h), then the axis of odd n
-  const T *const operators_A, *const operators_B;
+  const T *const operators_A, *const operators_B, *const linear;  // one of ``linear`` for each A; null if there is none
   const std::int64_t *const which_A, *const which_B;
   T *const out_C, *const out_f, *const out_slope;
   const int n_steps, n_inner;
@@ -62,7 +63,7 @@ class Climbs final : public Job {
   std::int64_t next = 0, climb[LANES];
   int step[LANES];
   V f{}, radius{};
-  V *memory, *A, *SA, *KA, *M, *SM, *KM, *C, *G, *W, *R, *D, *Z, *HD, *own, *other, *Q, *X, *Y, *U;
+  V *memory, *A, *SA, *KA, *M, *SM, *KM, *C, *G, *W, *R, *D, *Z, *HD, *own, *other, *Q, *X, *Y, *U, *L, *turn;
 
   int partner(int i) const { return i < h ? i + h : i < 2 * h ? i - h : -1; }
   int plane(int i) const { return i < 2 * h ? i % h : h; }
@@ -131,6 +132,11 @@ class Climbs final : public Job {
 
   // ---- derivatives --------------------------------------------------------------------------------------------------
 
+  V height(const V* M, const V* C) const {
+    const V f = inner(A, M, nn);
+    return linear ? f + inner(L, C, nn) : f;
+  }
+
   // G = [S_A, S_M] - [K_A, K_M]; K_A has one entry in a row, for it is written in its planes
   void gradient() {
     multiply(X, SA, SM, n);
@@ -140,13 +146,25 @@ class Climbs final : public Job {
       for (int j = 0; j < n; j++) X[i * n + j] -= k * KM[p * n + j];
     }
     skew(G, X);
+    if (!linear) return;
+    multiply<true>(X, L, C, n);  // N; its skew part belongs to G, and turn is G of <A, M> plus its symmetric part
+    for (int i = 0; i < n; i++) {
+      turn[i * n + i] = X[i * n + i];
+      for (int j = 0; j < i; j++) {
+        const V a = X[i * n + j], b = X[j * n + i], s = (a + b) * T(.5), k = (a - b) * T(.5), g = G[i * n + j];
+        turn[i * n + j] = g + s;
+        turn[j * n + i] = s - g;
+        G[i * n + j] = g + k;
+        G[j * n + i] = -g - k;
+      }
+    }
   }
 
-  // H W = [[W, S_M], S_A] - [[W, K_M], K_A] + [W, G] / 2
+  // H W = [[W, S_M], S_A] - [[W, K_M], K_A] + [W, G] / 2, and (W S_N + S_N W) / 2 of a linear term
   void hessian(V* out, const V* W) {
     multiply(X, W, SM, n);
     multiply(Y, W, KM, n);
-    multiply(U, W, G, n);
+    multiply(U, W, linear ? turn : G, n);
     for (int i = 0; i < n; i++)
       for (int j = 0; j <= i; j++) {
         X[i * n + j] = X[j * n + i] = X[i * n + j] + X[j * n + i];  // [W, S_M], symmetric
@@ -182,21 +200,31 @@ class Climbs final : public Job {
       w[a] = K(y(a), x(a));
     }
     const auto base = [&](int a, int b) { return (power[a] + power[b]) * T(.5) - T(2) * mean[a] * mean[b]; };
-    V total{};
+    V total{}, *extra = Y + 3 * n;
     for (int a = 0; a < m; a++)
       for (int b = 0; b < m; b++) total += base(a, b);
+    if (linear) {
+      const auto N = [&](int i) { return turn[i * n + i]; };
+      for (int a = 0; a < m; a++) extra[a] = (N(x(a)) + N(y(a))) * T(.25);
+      for (int a = 0; a < m; a++)
+        for (int b = 0; b < m; b++) total += size(extra[a] + extra[b]);
+    }
     const V scale = T(1) / larger(total / T(m * m), all(T(1e-30))), floor = all(T(1e-2));
     for (int a = 0; a < m; a++)
       for (int b = 0; b <= a; b++) {
-        V linear = base(a, b) - T(2) * w[a] * w[b], anti = base(a, b) + T(2) * w[a] * w[b];
+        V along = base(a, b) - T(2) * w[a] * w[b], anti = base(a, b) + T(2) * w[a] * w[b];
         if (a == b) {
           const V spread = S(x(a), x(a)) - S(y(a), y(a)), s = S(y(a), x(a));
-          linear = power[a] - T(2) * (mean[a] * mean[a] + w[a] * w[a]) + spread * spread * T(.5) + T(2) * s * s;
+          along = power[a] - T(2) * (mean[a] * mean[a] + w[a] * w[a]) + spread * spread * T(.5) + T(2) * s * s;
         }
-        linear = T(.5) / larger(linear * scale, floor);
+        if (linear) {
+          along += extra[a] + extra[b];
+          anti += extra[a] + extra[b];
+        }
+        along = T(.5) / larger(along * scale, floor);
         anti = T(.5) / larger(anti * scale, floor);
-        X[a * m + b] = X[b * m + a] = linear + anti;
-        if (a < h) other[a * h + b] = other[b * h + a] = linear - anti;
+        X[a * m + b] = X[b * m + a] = along + anti;
+        if (a < h) other[a * h + b] = other[b * h + a] = along - anti;
       }
     for (int i = 0; i < n; i++)
       for (int j = 0; j < n; j++) own[i * n + j] = X[plane(i) * m + plane(j)];
@@ -294,6 +322,7 @@ class Climbs final : public Job {
         for (int k = 0; k < nn; k++) {
           at(A, k, l) = a[k];
           at(Y, k, l) = b[k];
+          if (linear) at(L, k, l) = linear[which_A[climb[l]] * nn + k];
           at(C, k, l) = out_C[climb[l] * nn + k];
         }
       }
@@ -305,7 +334,7 @@ class Climbs final : public Job {
       multiply(X, C, Y, n);
       multiply<true>(U, X, C, n);
       for (int k = 0; k < nn; k++) M[k] = fresh ? U[k] : M[k];
-      f = fresh ? inner(A, M, nn) : f;
+      f = fresh ? height(M, C) : f;
       radius = fresh ? all(std::sqrt(T(n)) / 2) : radius;
     }
     return busy;
@@ -338,12 +367,13 @@ class Climbs final : public Job {
   }
 
  public:
-  Climbs(std::int64_t n_climbs, int n, const T* A_, const std::int64_t* which_A, const T* B_, const std::int64_t* which_B, T* C_, T* f_,
-         T* slope_, int n_steps, int n_inner, double tolerance)
-      : n_climbs(n_climbs), n(n), nn(n * n), h(n / 2), operators_A(A_), operators_B(B_), which_A(which_A),
+  Climbs(std::int64_t n_climbs, int n, const T* A_, const std::int64_t* which_A, const T* B_,
+         const std::int64_t* which_B, const T* L_, T* C_, T* f_, T* slope_, int n_steps, int n_inner, double tolerance)
+      : n_climbs(n_climbs), n(n), nn(n * n), h(n / 2), operators_A(A_), operators_B(B_), linear(L_), which_A(which_A),
         which_B(which_B), out_C(C_), out_f(f_), out_slope(slope_), n_steps(n_steps), n_inner(n_inner),
         tolerance(T(tolerance)) {
-    V** const matrices[] = {&A, &SA, &KA, &M, &SM, &KM, &C, &G, &W, &R, &D, &Z, &HD, &own, &other, &Q, &X, &Y, &U};
+    V** const matrices[] = {&A, &SA, &KA, &M, &SM, &KM, &C, &G, &W, &R, &D, &Z, &HD, &own, &other,
+                            &Q, &X, &Y, &U, &L, &turn};
     const size_t each = nn + 3 * n, count = sizeof(matrices) / sizeof(*matrices);
     memory = static_cast<V*>(::operator new(sizeof(V) * each * count, std::align_val_t(BYTES)));
     std::memset(static_cast<void*>(memory), 0, sizeof(V) * each * count);
@@ -369,7 +399,7 @@ class Climbs final : public Job {
       multiply(X, Q, M, n);
       multiply<true>(Y, X, Q, n);
       multiply(U, Q, C, n);
-      const V f_new = inner(A, Y, nn), quality = (f_new - f + slack) / (gain + slack);
+      const V f_new = height(Y, U), quality = (f_new - f + slack) / (gain + slack);
       const Mask good = quality > all(T(.05));
       const Mask eager = (quality > all(T(.75))) & (length > T(.9) * radius);
       V reach = eager ? smaller(T(2) * radius, all(widest)) : radius;
@@ -388,11 +418,11 @@ class Climbs final : public Job {
 };
 
 template <class T>
-void* make(std::int64_t n_climbs, int n, const T* A, const std::int64_t* which_A, const T* B, const std::int64_t* which_B, T* C, T* f, T* slope,
-           int n_steps, int n_inner, double tolerance) {
+void* make(std::int64_t n_climbs, int n, const T* A, const std::int64_t* which_A, const T* B,
+           const std::int64_t* which_B, const T* L, T* C, T* f, T* slope, int n_steps, int n_inner, double tolerance) {
   try {
     return static_cast<Job*>(
-        new Climbs<T>(n_climbs, n, A, which_A, B, which_B, C, f, slope, n_steps, n_inner, tolerance));
+        new Climbs<T>(n_climbs, n, A, which_A, B, which_B, L, C, f, slope, n_steps, n_inner, tolerance));
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
@@ -401,14 +431,15 @@ void* make(std::int64_t n_climbs, int n, const T* A, const std::int64_t* which_A
 }  // namespace
 
 extern "C" {
-void* climb_new_float32(std::int64_t n_climbs, int n, const float* A, const std::int64_t* which_A, const float* B, const std::int64_t* which_B,
-                        float* C, float* f, float* slope, int n_steps, int n_inner, double tolerance) {
-  return make(n_climbs, n, A, which_A, B, which_B, C, f, slope, n_steps, n_inner, tolerance);
+void* climb_new_float32(std::int64_t n_climbs, int n, const float* A, const std::int64_t* which_A, const float* B,
+                        const std::int64_t* which_B, const float* L, float* C, float* f, float* slope, int n_steps,
+                        int n_inner, double tolerance) {
+  return make(n_climbs, n, A, which_A, B, which_B, L, C, f, slope, n_steps, n_inner, tolerance);
 }
 void* climb_new_float64(std::int64_t n_climbs, int n, const double* A, const std::int64_t* which_A, const double* B,
-                        const std::int64_t* which_B, double* C, double* f, double* slope, int n_steps, int n_inner,
-                        double tolerance) {
-  return make(n_climbs, n, A, which_A, B, which_B, C, f, slope, n_steps, n_inner, tolerance);
+                        const std::int64_t* which_B, const double* L, double* C, double* f, double* slope, int n_steps,
+                        int n_inner, double tolerance) {
+  return make(n_climbs, n, A, which_A, B, which_B, L, C, f, slope, n_steps, n_inner, tolerance);
 }
 int climb_advance(void* job, double work) { return static_cast<Job*>(job)->advance(work); }
 void climb_free(void* job) { delete static_cast<Job*>(job); }

@@ -43,6 +43,39 @@ def test_gradient_and_hessian_are_the_derivatives_of_the_objective(n, generator)
     torch.testing.assert_close(H(W), -H(W).mT)  # skew again
 
 
+@pytest.mark.parametrize("n", [2, 5, 8])
+def test_linear_term_adds_to_gradient_and_hessian(n, generator):
+    """f(t) = <A, exp(tW) M exp(-tW)> + <L, exp(tW) C>, by autograd."""
+    A, M, L, W = *(gaussian(1, n, generator) for _ in range(3)), skew(n, generator)
+    C0 = haar(1, n, generator)
+    (SA, KA), (SM, KM), (SN, KN) = split(A), split(M), split(L @ C0.mT)
+    G = SA @ SM - KA @ KM
+    G = G - G.mT
+
+    def f(t: Tensor) -> Tensor:
+        C = torch.linalg.matrix_exp(t * W)
+        return (A * (C @ M @ C.mT)).sum() + (L * (C @ C0)).sum()
+
+    zero = torch.zeros((), dtype=torch.float64)
+    slope = torch.autograd.functional.jacobian(f, zero)
+    curvature = torch.autograd.functional.hessian(f, zero)
+    torch.testing.assert_close(((G + KN) * W).sum(), slope, rtol=1e-10, atol=1e-10)
+    H = hessian(SA, KA, SM, KM, G + SN)
+    torch.testing.assert_close(-(W * H(W)).sum(), curvature, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(H(W), -H(W).mT)
+
+
+def test_climb_with_a_linear_term_alone_is_procrustes_analysis(generator):
+    """Where L has full rank, all tops of one determinant are its orthogonal factor, or that with a turned column."""
+    A, B, L = torch.zeros(6, 5, 5).double(), gaussian(6, 5, generator), gaussian(6, 5, generator)
+    L = L / torch.linalg.svdvals(L).sum(-1)[:, None, None]
+    U, S, Vh = torch.linalg.svd(L)
+    C, height, slope = climb(A, B, haar(6, 5, generator), L, n_steps=100, n_inner=25, tolerance=1e-9)
+    assert (slope < 1e-6).all()
+    least = torch.where(torch.linalg.det(C) * torch.linalg.det(U @ Vh) > 0, 0.0, 2 * S[:, -1])
+    torch.testing.assert_close(height, 1 - least, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("n", [4, 5])
 def test_preconditioner_inverts_the_hessian_of_a_normal_pair(n, generator):
     """A = M in planes, (x_1 .. x_h, y_1 .. y_h): H is diagonal on pairs of planes."""
@@ -52,7 +85,8 @@ def test_preconditioner_inverts_the_hessian_of_a_normal_pair(n, generator):
     A = torch.cat([torch.cat([real, -imaginary], 1), torch.cat([imaginary, real], 1)])
     A = torch.block_diag(A, *[torch.tensor([[0.3]]).double()] * (n % 2))[None]
     S, K = split(A)
-    H, precondition = hessian(S, K, S, K, torch.zeros_like(A)), plane_preconditioner(S, K, S, K, floor=1e-12)
+    N = 0.7 * torch.eye(n).double()[None]  # of a linear term that draws all directions alike
+    H, precondition = hessian(S, K, S, K, N), plane_preconditioner(S, K, S, K, N, floor=1e-12)
     W = skew(n, generator)
     W[:, range(h), range(h, 2 * h)] = W[:, range(h, 2 * h), range(h)] = 0  # turning a plane in itself changes nothing
     HW = H(W)

@@ -42,6 +42,7 @@ class NamedDevices(TorchFunctionMode):
 
 A, B = torch.randn(2, 4, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 X = torch.randn(5, 60, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).cumsum(1)
+U = torch.randn(5, 60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 NARROW, PAIRS = X * torch.tensor([1, 1, 1e-6]), torch.arange(4)
 
 CALLS = {
@@ -55,6 +56,12 @@ CALLS = {
     "fit few windows": lambda: fit_operator(X[:1, :20], n_delays=10, rank=2),
     "fit small directions": lambda: fit_operator(NARROW, n_delays=1, rank=3),
     "fit driven": lambda: fit_driven_operator(X, X.roll(1, 1), n_delays=2, rank=3, delay_interval=2).predict(X, X),
+    "fit subspace": lambda: fit_driven_operator(X, U, n_delays=3, rank=3, estimator="subspace").predict(X, U),
+    "compare driven": lambda: [
+        METRICS[name].distances(A[:, :4], B[:, :4], group=group)  # (4, 4 + 2)
+        for name in ("state", "input", "joint")
+        for group in ("O", "SO")
+    ],
     "compare": lambda: [
         METRICS[name].distances(A, B, remove_trace=True) for name in ("angular", "euclidean", "frobenius")
     ],

@@ -336,7 +336,8 @@ def test_compare_takes_them_and_turned_copies_are_at_distance_zero(operators, me
     assert similarity.operators["0"] is operators["0"]
     loaded = Similarity.load(similarity.save(tmp_path / "similarity.nc"))
     np.testing.assert_array_equal(loaded.distances, similarity.distances)
-    assert torch.equal(loaded.operators["0"], operators["0"].matrix)  # what a file keeps is the matrix
+    assert torch.equal(loaded.operators["0"].matrix, operators["0"].matrix)  # what a file keeps are the matrices
+    assert torch.equal(loaded.operators["0"].drive, operators["0"].drive)
 
 
 def test_plain_operators_data_and_driven_ones_mix(operators):

@@ -47,6 +47,28 @@ def test_both_climbs_reach_the_same_tops(n, dtype, generator):
 
 @built
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 12])
+def test_both_climbs_reach_the_same_tops_with_a_linear_term(n, dtype, generator):
+    a, b, C = cores(24, n, dtype, generator)
+    a, L = a / 2, gaussian(24, n, generator).to(dtype)
+    L = L / torch.linalg.svdvals(L).sum(-1)[:, None, None] / 2
+    budget = {"n_steps": 100, "n_inner": 15, "tolerance": 1e-9 if dtype == torch.float64 else 1e-4}
+    ends, heights, slopes = native.climb(a, b, torch.arange(24), C, L, **budget)
+    _, expected, _ = climb(a, b, C, L, **budget)
+    same = (heights - expected).abs() < 1e-5
+    assert same.double().mean() > 0.6  # from some starts the two retractions lead to different tops
+    accuracy = 1e-12 if dtype == torch.float64 else 1e-5
+    assert (heights - expected)[same].abs().max() < accuracy
+    reached = (a * (ends @ b @ ends.mT)).sum((-1, -2)) + (L * ends).sum((-1, -2))
+    torch.testing.assert_close(heights, reached, rtol=0, atol=accuracy)
+    assert slopes.max() < (1e-6 if dtype == torch.float64 else 1e-2)
+    nothing = native.climb(a, b, torch.arange(24), C, torch.zeros_like(L), **budget)
+    without = native.climb(a, b, torch.arange(24), C, **budget)
+    assert all(torch.equal(x, y) for x, y in zip(nothing, without, strict=True))
+
+
+@built
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_climbs_give_the_same_bits_alone_in_any_order_and_in_slices(dtype, generator, monkeypatch):
     a, b, C = cores(21, 7, dtype, generator)
     budget = {"n_steps": 30, "n_inner": 8, "tolerance": 1e-5}

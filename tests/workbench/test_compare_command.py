@@ -276,6 +276,11 @@ def test_help_has_an_example_and_loads_no_torch(capsys):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
+        (
+            ["--metric", "joint"],
+            "--metric joint: needs the inputs of the systems, which files do not hold; use compare",
+        ),
+        (["--estimator", "subspace"], "--estimator subspace: needs the inputs of the systems, which files do not hold"),
         (["--metric", "angle"], "metric = 'angle' is none of .*did you mean 'angular'"),
         (["--n-delays", "60"], "n_delays = 60 with delay_interval = 1 needs trials of at least 61 samples"),
         (["--smooth", "5"], "smooth = 5 ms needs a sampling rate"),

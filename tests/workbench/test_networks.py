@@ -226,6 +226,10 @@ def test_command_wants_files_or_groups(folder, capsys):
         ),
         ({"measures": {"DSA": {"dsa": None}}}, "measures.DSA.dsa: must be a section of keys and values, got null"),
         (
+            {"measures": {"DSA": {"dsa": {"metric": "joint", "steps_ahead": 1}}}},
+            "inputs: metric joint compares operators with inputs; set it to true",
+        ),
+        (
             {"measures": {"DSA": {"inputs": True, "dsa": {"steps_ahead": 2}}}},
             "inputs: need estimator least_squares and steps_ahead 1; change dsa.estimator and dsa.steps_ahead",
         ),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dsa_analysis.comparison import Comparison
 from workbench.settings import ConfigError, Section, Settings, load_settings
-from workbench.settings.dsa import KEYS, Dsa
+from workbench.settings.dsa import KEYS, Dsa, stated
 from workbench.settings.merging import Inherits, complete
 from workbench.settings.report import Report
 
@@ -144,6 +144,7 @@ class Root(Section):
 
 
 TOP = {name: Comparison(n_delays=4, rank=3).to_dict()[name] for name in KEYS}
+STATED = stated(Comparison(n_delays=4, rank=3))  # without what has no effect with the metric
 
 
 def merged(dsa=None, inner=None, variants=None, outside=None):
@@ -158,14 +159,14 @@ def merged(dsa=None, inner=None, variants=None, outside=None):
 def test_base_is_the_nearest_one():
     values, problems = merged({"rank": 9}, inner={"rank": 5}, variants={"a": {"n_starts": 2}}, outside={"b": {}})
     assert not problems
-    assert values["outer"]["inner"]["variants"]["a"] == TOP | {"rank": 5, "n_starts": 2}
-    assert values["outer"]["variants"]["b"] == TOP | {"rank": 9}  # that of inner is not around it
+    assert values["outer"]["inner"]["variants"]["a"] == STATED | {"rank": 5, "n_starts": 2}
+    assert values["outer"]["variants"]["b"] == STATED | {"rank": 9}  # that of inner is not around it
 
 
 def test_variant_called_dsa_is_no_base():
     values, problems = merged(variants={"dsa": {"rank": 7}, "other": {}})
     assert not problems
-    assert values["outer"]["inner"]["variants"]["other"] == TOP
+    assert values["outer"]["inner"]["variants"]["other"] == STATED
 
 
 CHANGES = st.fixed_dictionaries(
@@ -181,7 +182,7 @@ CHANGES = st.fixed_dictionaries(
 def test_each_level_overrides_the_one_around_it(top, inner, variant):
     values, problems = merged(top, inner, {"a": variant})
     assert not problems
-    assert values["outer"]["inner"]["variants"]["a"] == TOP | top | inner | variant
+    assert values["outer"]["inner"]["variants"]["a"] == STATED | top | inner | variant
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------

@@ -40,9 +40,11 @@ class Measure(Section):
     dsa: Annotated[Dsa, Inherits("dsa")]
 
     def problems(self) -> Iterator[str]:
-        if not self.inputs:
-            return
         metric = self.dsa.metric
+        if not self.inputs:
+            if metric.needs == "driven":
+                yield f"inputs: metric {metric.name} compares operators with inputs; set it to true"
+            return
         if metric.needs == "trials":
             yield f"inputs: only operators can model inputs, and {metric.name} compares trials; set it to false"
         elif (self.dsa.estimator, self.dsa.steps_ahead or 1, self.dsa.horizon) != ("least_squares", 1, None):
