@@ -27,17 +27,20 @@ from multitask.evaluation import (
 from multitask.fixed_points import FixedPoints, find_fixed_points, perturbed
 from multitask.groups import Group, TrainedGroups, train_groups
 from multitask.lesions import Lesions, lesion_clusters
-from multitask.network import LeakyGRU, LeakyRNN, NetworkParameters, make_network
+from multitask.network import CELLS, Cell, CellNetwork, LeakyGRU, LeakyRNN, NetworkParameters, make_network
 from multitask.recording import record
 from multitask.tasks import RULES, RULESETS, TASKS, generate_trials, one_of_each_family
 from multitask.training import Run, TrainingParameters, load_run, train
 from multitask.trials import MultitaskError, TrialBatch
 
 __all__ = [
+    "CELLS",
     "RULES",
     "RULESETS",
     "TASKS",
     "Activity",
+    "Cell",
+    "CellNetwork",
     "Clusters",
     "FixedPoints",
     "Group",
