@@ -299,8 +299,8 @@ def network_of(checkpoint: Checkpoint, like: LeakyRNN) -> LeakyRNN:
     shapes, wanted = ({n: tuple(w.shape[1:]) for n, w in found.items()} for found in (weights, like.weights))
     if shapes != wanted:
         raise MultitaskError(
-            f"the weights in the checkpoint do not fit the cell {like.rnn_type!r}: {shapes} in the checkpoint, {wanted} "
-            f"in the cell. The code of the cell has changed since they were stored"
+            f"the weights do not fit the cell {like.rnn_type!r}: {shapes} in the checkpoint, {wanted} in the cell. "
+            f"The code of the cell has changed since they were stored"
         )
     return like.with_weights({name: weights[name].to(like.device) for name in like.weights})
 

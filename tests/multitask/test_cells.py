@@ -63,7 +63,9 @@ def test_classical_cells_are_those_of_torch(cell, layer, x):
 def test_tanh_is_the_leaky_network_without_leak(x):
     network = small("Tanh", sigma_rec=0.0)
     sizes = {"n_rnn": 6, "n_input": 9, "n_rule": 2, "n_output": 3}
-    leaky = make_network(NetworkParameters(activation="tanh", dt=100, tau=100, **sizes), 2).with_weights(network.weights)
+    leaky = make_network(NetworkParameters(activation="tanh", dt=100, tau=100, **sizes), 2).with_weights(
+        network.weights
+    )
     for ours, theirs in zip(network(x), leaky(x), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
 

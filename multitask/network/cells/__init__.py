@@ -74,6 +74,8 @@ def check_options(cell: type[Cell], options: Mapping[str, Any]) -> None:
     known = list(inspect.signature(cell).parameters)[1:]
     for name in options:
         if name not in known:
-            raise unknown(f"option of {cell.__name__}", name, known) if known else MultitaskError(
-                f"unknown option of {cell.__name__} {name!r}: this cell has none"
+            raise (
+                unknown(f"option of {cell.__name__}", name, known)
+                if known
+                else MultitaskError(f"unknown option of {cell.__name__} {name!r}: this cell has none")
             )

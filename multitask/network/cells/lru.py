@@ -43,8 +43,10 @@ class LRU(Cell):
         self.n_layers, self.n_state = n_layers, 2 * self.n_units * n_layers
 
     def start(self, generator: torch.Generator) -> Weights:
-        """``w_in``, ``b``, and for each layer l ``nu_l``, ``theta_l``, ``log_gamma_l`` and ``d_l`` (1, N), the real and
-        imaginary parts side by side in ``w_b_l`` (N, 2N) and one above the other in ``w_c_l`` (2N, N), and ``w_glu_l``.
+        """``w_in``, ``b``, and the weights of each layer l, whose names end in ``_l``.
+
+        ``nu``, ``theta``, ``log_gamma`` and ``d`` are (1, N); ``w_b`` is Re B beside Im B, (N, 2N), ``w_c`` is Re C above
+        -Im C, (2N, N); all layers but the last have ``w_glu``, (N, N).
         """
         n = self.n_units
         start = {"w_in": glorot(self.n_input, n, generator), "b": torch.zeros(1, n)}

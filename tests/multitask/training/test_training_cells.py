@@ -114,5 +114,7 @@ def test_weights_that_do_not_fit_the_code_of_a_cell_are_refused(tmp_path):
     checkpoint = folder.load(folder.steps()[-1])
     other = {n: t[..., :1] if n == "weights/fade" else t for n, t in checkpoint.tensors.items()}
     folder.save(checkpoint.step, other, checkpoint.progress)
-    with pytest.raises(MultitaskError, match=r"do not fit the cell .*'fade': \(1, 1\).* in the checkpoint.*has changed"):
+    with pytest.raises(
+        MultitaskError, match=r"do not fit the cell .*'fade': \(1, 1\).* in the checkpoint.*code of the cell has changed"
+    ):
         load_run(tmp_path)
