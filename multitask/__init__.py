@@ -25,7 +25,7 @@ from multitask.evaluation import (
 from multitask.fixed_points import FixedPoints, find_fixed_points, perturbed
 from multitask.groups import Group, TrainedGroups, train_groups
 from multitask.lesions import Lesions, lesion_clusters
-from multitask.network import LeakyGRU, LeakyRNN, NetworkParameters, make_network
+from multitask.network import CELLS, Cell, CellNetwork, LeakyGRU, LeakyRNN, NetworkParameters, make_network
 from multitask.recording import record
 from multitask.scoring import decode_direction, score_trials
 from multitask.tasks import RULES, RULESETS, TASKS, generate_trials, one_of_each_family
@@ -41,10 +41,13 @@ from multitask.training import Run, TrainingParameters, load_run, train
 from multitask.trials import MultitaskError, TrialBatch
 
 __all__ = [
+    "CELLS",
     "RULES",
     "RULESETS",
     "TASKS",
     "Activity",
+    "Cell",
+    "CellNetwork",
     "Clusters",
     "ContextIntegration",
     "DelayedDiscrimination",

@@ -185,7 +185,8 @@ def find_fixed_points(
         The constant input, such as ``activity.batch.inputs[trial, step]``.
     starts : Tensor, (n_networks, n_starts, n_units)
         Initial states of the search, such as ``activity.during("delay1").flatten(1, 2)``. Use many, since each start
-        finds only one point.
+        finds only one point. Where states are more than the activity of units (LSTM, LowRank, Dale, LRU, Selective),
+        they come from ``network.states(inputs)``.
     slowest : float > 0
         Maximum q of a slow point. With 1e-4 a state moves by 0.014 per time step.
     apart : float > 0
@@ -203,7 +204,7 @@ def find_fixed_points(
     MultitaskError
         If shapes do not fit, starts are not finite, or limits are not positive.
     """
-    n_networks, n_units = network.n_networks, network.parameters.n_rnn
+    n_networks, n_units = network.n_networks, network.n_state
     _check_input(network, inputs)
     if starts.dim() != 3 or len(starts) != n_networks or starts.shape[2] != n_units or starts.shape[1] == 0:
         raise MultitaskError(f"starts have shape {tuple(starts.shape)}: must be ({n_networks}, n_starts, {n_units})")
@@ -286,7 +287,7 @@ def perturbed(
     MultitaskError
         If there are no points, points do not fit the network, ``n_trials`` is odd, or another argument is out of range.
     """
-    n_units = network.parameters.n_rnn
+    n_units = network.n_state
     if points.hidden.shape[1] != n_units or bool((points.network >= network.n_networks).any()):
         raise MultitaskError(
             f"points have {points.hidden.shape[1]} units and belong to networks "

@@ -371,5 +371,5 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: st
         old, new = stored.get(key), asked.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
+        elif old != new and not (key not in stored and new == {}):  # a setting that older folders do not know
             yield f"{prefix}{key} = {old!r} in the folder, {new!r} requested"

@@ -14,15 +14,19 @@ The second cell is a leaky GRU with gates r and u and a candidate c. The noise i
 
 Source: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306, and its public code. They do not state
 the initial weights of the GRU; here they are Glorot uniform, with gate biases of 1.
+
+Other cells are given by their equation in a class, `Cell`, and differentiated by autograd (`multitask.network.cells`).
 """
 
 import torch
 
+from multitask.network.cell_network import CellNetwork
+from multitask.network.cells import CELLS, Cell
 from multitask.network.gru import LeakyGRU
 from multitask.network.parameters import WEIGHT_GROUPS, NetworkParameters
 from multitask.network.rnn import LeakyRNN
 
-__all__ = ["WEIGHT_GROUPS", "LeakyGRU", "LeakyRNN", "NetworkParameters", "make_network"]
+__all__ = ["CELLS", "WEIGHT_GROUPS", "Cell", "CellNetwork", "LeakyGRU", "LeakyRNN", "NetworkParameters", "make_network"]
 
 
 def make_network(
@@ -41,12 +45,12 @@ def make_network(
 
     Returns
     -------
-    LeakyRNN or LeakyGRU
+    LeakyRNN, LeakyGRU or CellNetwork
 
     Raises
     ------
     MultitaskError
         If an argument is out of range, or if the device does not exist.
     """
-    cell = {"LeakyRNN": LeakyRNN, "LeakyGRU": LeakyGRU}[parameters.rnn_type]
-    return cell(parameters, n_networks, seed, device)
+    leaky = {"LeakyRNN": LeakyRNN, "LeakyGRU": LeakyGRU}
+    return leaky.get(parameters.rnn_type, CellNetwork)(parameters, n_networks, seed, device)

@@ -1,12 +1,15 @@
 """Parameters of a network."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+from multitask.network.cells import CELLS, check_options, find_cell
 from multitask.scan import ACTIVATIONS
 from multitask.trials import MultitaskError, check_number, check_whole, unknown
 
-RNN_TYPES = ("LeakyRNN", "LeakyGRU")
+LEAKY = ("LeakyRNN", "LeakyGRU")
 STARTS = ("diag", "randortho", "randgauss")
 START_SCALES = {"softplus": 0.5, "relu": 0.5, "tanh": 1.0, "retanh": 0.5, "power": 0.01}
 WEIGHT_GROUPS = {
@@ -25,17 +28,21 @@ class NetworkParameters:
     ----------
     n_rnn : int >= 1
         Number of recurrent units.
-    rnn_type : "LeakyRNN" or "LeakyGRU"
-        Cell of the network.
+    rnn_type : "LeakyRNN", "LeakyGRU", "Tanh", "GRU", "LSTM", "LowRank", "Dale", "LRU", "Selective", or "module:name"
+        Cell of the network. The last form imports a subclass of `Cell` of your own.
+    cell_options : mapping name -> value
+        Options of the cell: ``rank`` of LowRank, ``excitatory`` of Dale, ``n_layers`` of LRU, ``n_states`` of
+        Selective, or keywords of your cell. Values are numbers, text or lists of them.
     activation : "softplus", "relu", "tanh", "retanh" or "power"
-        Nonlinearity; "retanh" is tanh(relu(z)) and "power" is relu(z)^2.
+        Nonlinearity; "retanh" is tanh(relu(z)) and "power" is relu(z)^2. LeakyRNN, LeakyGRU and LowRank only, and cells
+        of your own that use it.
     w_rec_init : "diag", "randortho" or "randgauss"
         Initial recurrent weights: s I, s times a random orthogonal matrix, or N(0, s^2 / n_rnn). LeakyRNN only.
     w_rec_scale : float > 0, or None
         s. None uses 0.5, or 1 for tanh and 0.01 for power. An untrained relu network with s = 0.9 keeps its state for
         about a second.
     dt, tau : float, ms, 0 < dt <= tau
-        Length of a time step, and time constant of a unit.
+        Length of a time step, and time constant of a unit; tau matters in LeakyRNN, LeakyGRU, LowRank and Dale only.
     sigma_rec : float >= 0
         Strength of the private noise.
     use_separate_input : bool
@@ -54,6 +61,7 @@ class NetworkParameters:
 
     n_rnn: int = 256
     rnn_type: str = "LeakyRNN"
+    cell_options: Mapping[str, Any] = field(default_factory=dict)
     activation: str = "softplus"
     w_rec_init: str = "diag"
     w_rec_scale: float | None = None
@@ -67,10 +75,12 @@ class NetworkParameters:
     n_output: int = 33
 
     def __post_init__(self) -> None:
-        choices = {"rnn_type": RNN_TYPES, "activation": tuple(ACTIVATIONS), "w_rec_init": STARTS}
+        choices = {"activation": tuple(ACTIVATIONS), "w_rec_init": STARTS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise unknown(f"network.{name}", getattr(self, name), known)
+        if ":" not in str(self.rnn_type) and self.rnn_type not in (*LEAKY, *CELLS):
+            raise unknown("network.rnn_type", self.rnn_type, (*LEAKY, *CELLS))
         for name, least in (("n_rnn", 1), ("n_input", 1), ("n_rule", 0), ("n_output", 1)):
             check_whole(f"network.{name}", getattr(self, name), least)
         if self.n_rule >= self.n_input:
@@ -90,6 +100,12 @@ class NetworkParameters:
             raise MultitaskError("network.mix_rule = True: requires use_separate_input = True")
         if self.use_separate_input and self.rnn_type != "LeakyRNN":
             raise MultitaskError(f"network.use_separate_input = True: available only for LeakyRNN, not {self.rnn_type}")
+        if self.rnn_type in LEAKY:
+            if self.cell_options:
+                raise MultitaskError(f"network.cell_options = {dict(self.cell_options)}: {self.rnn_type} has none")
+        else:
+            check_options(find_cell(self.rnn_type), self.cell_options)
+            find_cell(self.rnn_type)(self, **self.cell_options)  # raises an error if an option is out of range
 
     @property
     def alpha(self) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multitask.display import Card, Shown
 from multitask.network.initial import glorot, normal, orthogonal
-from multitask.network.parameters import START_SCALES, NetworkParameters
+from multitask.network.parameters import START_SCALES, WEIGHT_GROUPS, NetworkParameters
 from multitask.network.plain import PlainLeakyRNN, from_arrays, plain
 from multitask.scan import ACTIVATIONS, Buffers, leaky_scan
 from multitask.trials import MultitaskError, check_whole, checked_device
@@ -85,17 +85,22 @@ class LeakyRNN(Shown):
     @property
     def n_networks(self) -> int:
         """Number of networks, E."""
-        return len(self.weights["w_rec"])
+        return len(self.weights["w_out"])
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.weights["w_rec"].device
+        return self.weights["w_out"].device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        return self.weights["w_rec"].dtype
+        return self.weights["w_out"].dtype
+
+    @property
+    def n_state(self) -> int:
+        """Numbers in the state of a network that `step` takes; the units."""
+        return self.parameters.n_rnn
 
     def __call__(
         self, inputs: Tensor, *, generator: torch.Generator | None = None, buffers: Buffers | None = None
@@ -147,18 +152,7 @@ class LeakyRNN(Shown):
         MultitaskError
             If the shape of the inputs does not fit the network.
         """
-        if inputs.dim() not in (3, 4) or inputs.shape[-1] != self.parameters.n_input or 0 in inputs.shape:
-            raise MultitaskError(
-                f"inputs have shape {tuple(inputs.shape)}: must be (n_trials, n_times, {self.parameters.n_input}), or "
-                f"({self.n_networks}, n_trials, n_times, {self.parameters.n_input}) with one batch for each network"
-            )
-        if inputs.dim() == 4 and len(inputs) not in (1, self.n_networks):
-            raise MultitaskError(
-                f"inputs have {len(inputs)} batches for {self.n_networks} networks: give one batch, or one for each"
-            )
-        x = inputs if inputs.dim() == 4 else inputs[None]
-        x = x.to(self.device, self.dtype).transpose(1, 2)  # (network or 1, time, trial, input)
-        hidden, logits = self._run(x, generator, buffers)
+        hidden, logits = self._run(self._checked(inputs), generator, buffers)
         return logits.transpose(1, 2), hidden.transpose(1, 2)  # (network, trial, time, .)
 
     def step(self, hidden: Tensor, inputs: Tensor) -> Tensor:
@@ -229,7 +223,7 @@ class LeakyRNN(Shown):
                 raise MultitaskError(f"unit {outside[0]} does not exist: units are numbered 0 to {n_units - 1}")
             silent = torch.zeros(self.n_networks, n_units, dtype=torch.bool, device=self.device)
             silent[:, units] = True
-        cut = {name: self.weights[name].masked_fill(silent[:, :, None], 0) for name in ("w_rec", "w_out")}
+        cut = {name: self.weights[name].masked_fill(silent[:, :, None], 0) for name in self._outgoing()}
         return self.with_weights(self.weights | cut)
 
     def subset(self, networks: Sequence[int] | slice) -> "LeakyRNN":
@@ -304,11 +298,33 @@ class LeakyRNN(Shown):
         network.parameters, network.weights = parameters, weights
         return network.to(checked_device(device))
 
+    def weight_group(self, group: str) -> tuple[str, ...]:
+        """Names of the weights in a group of `WEIGHT_GROUPS`."""
+        return WEIGHT_GROUPS[group]
+
     def weight_matrices(self) -> list[tuple[str, ...]]:
         """Names of the weights that penalties treat as one matrix: onto the recurrent units, and to the outputs."""
         return [("w_in", "w_rule", "w_rec"), ("w_out",)]
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _checked(self, inputs: Tensor) -> Tensor:
+        """Inputs as (network or 1, time, trial, input)."""
+        if inputs.dim() not in (3, 4) or inputs.shape[-1] != self.parameters.n_input or 0 in inputs.shape:
+            raise MultitaskError(
+                f"inputs have shape {tuple(inputs.shape)}: must be (n_trials, n_times, {self.parameters.n_input}), or "
+                f"({self.n_networks}, n_trials, n_times, {self.parameters.n_input}) with one batch for each network"
+            )
+        if inputs.dim() == 4 and len(inputs) not in (1, self.n_networks):
+            raise MultitaskError(
+                f"inputs have {len(inputs)} batches for {self.n_networks} networks: give one batch, or one for each"
+            )
+        x = inputs if inputs.dim() == 4 else inputs[None]
+        return x.to(self.device, self.dtype).transpose(1, 2)
+
+    def _outgoing(self) -> tuple[str, ...]:
+        """Names of weights whose row i starts at unit i."""
+        return ("w_rec", "w_out")
 
     def _start(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Initial weights of one network, computed in float64 and rounded once to float32."""

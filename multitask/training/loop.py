@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from multitask.evaluation import generators, read_out
-from multitask.network import WEIGHT_GROUPS, LeakyRNN, NetworkParameters
+from multitask.network import LeakyRNN, NetworkParameters
 from multitask.storage import Checkpoint, RunFolder
 from multitask.tasks.base import Task, draw_trials, score
 from multitask.training.losses import task_loss
@@ -54,7 +54,7 @@ class Trainer:
     ) -> None:
         self.tasks = tasks
         self.groups, self.training, self.network, self.seed = groups, training, network, seed
-        frozen = {"mixing", *(name for group in training.frozen for name in WEIGHT_GROUPS[group])}
+        frozen = {"mixing", *(name for group in training.frozen for name in network.weight_group(group))}
         self.trained = {name: w.requires_grad_() for name, w in network.weights.items() if name not in frozen}
         self.penalty = Penalty(network, training, _generator(seed, HELD_WEIGHTS))
         self.adam = Adam(self.trained)
@@ -299,6 +299,12 @@ def network_of(checkpoint: Checkpoint, like: LeakyRNN) -> LeakyRNN:
     )
     prefix = "weights/"
     weights = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
+    shapes, wanted = ({n: tuple(w.shape[1:]) for n, w in found.items()} for found in (weights, like.weights))
+    if shapes != wanted:
+        raise MultitaskError(
+            f"the weights do not fit the cell {like.rnn_type!r}: {shapes} in the checkpoint, {wanted} in the cell. "
+            f"The code of the cell has changed since they were stored"
+        )
     return like.with_weights({name: weights[name].to(like.device) for name in like.weights})
 
 

@@ -335,7 +335,7 @@ def test_each_network_may_have_lesions_of_its_own():
         ({"n_rnn": 64.0}, r"network.n_rnn = 64.0: must be a whole number >= 1"),
         ({"n_rnn": True}, r"network.n_rnn = True: must be a whole number"),
         ({"activation": "reul"}, r"unknown network.activation 'reul': did you mean 'relu'\?"),
-        ({"rnn_type": "LSTM"}, r"unknown network.rnn_type 'LSTM'.*LeakyRNN"),
+        ({"rnn_type": "RNNs"}, r"unknown network.rnn_type 'RNNs'.*LeakyRNN"),
         ({"w_rec_init": "orthogonal"}, r"unknown network.w_rec_init 'orthogonal'.*randortho"),
         ({"w_rec_scale": 0.0}, r"network.w_rec_scale = 0.0: must be a finite number > 0"),
         ({"dt": 0.0}, r"network.dt = 0.0: must be a finite number > 0"),

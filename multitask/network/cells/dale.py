@@ -1,0 +1,68 @@
+"""Networks of excitatory and inhibitory units."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from multitask.network.cells.cell import Cell, Weights
+from multitask.network.initial import glorot, normal
+from multitask.trials import MultitaskError
+
+if TYPE_CHECKING:
+    from multitask.network.parameters import NetworkParameters
+
+RADIUS = 1.0  # spectral radius of the initial signed connectivity
+
+
+class Dale(Cell):
+    """Leaky currents of units that only excite or only inhibit others (Song, Yang and Wang 2016).
+
+        s' = (1 - alpha) s + alpha (r D |W_rec| + x W_in + b),    units r = max(0, s)
+
+    with alpha = dt / tau. D is diagonal, 1 for the first units (excitatory) and -1 for the others. The moduli are those
+    of a Gaussian matrix, those of the inhibitory rows multiplied by n_excitatory / n_inhibitory so that excitation and
+    inhibition balance; then all are scaled to spectral radius 1. Song et al. take max(0, W) in place of |W|, which
+    leaves weights at 0 for good, and let only excitatory units reach the outputs. Here all units do.
+
+    Parameters
+    ----------
+    parameters : NetworkParameters
+    excitatory : float in (0, 1)
+        Fraction of excitatory units.
+    """
+
+    def __init__(self, parameters: "NetworkParameters", excitatory: float = 0.8) -> None:
+        super().__init__(parameters)
+        n = round(excitatory * self.n_units)
+        if not 0 < n < self.n_units:
+            raise MultitaskError(
+                f"network.cell_options.excitatory = {excitatory!r}: gives {n} excitatory units of {self.n_units}; "
+                f"there must be at least one excitatory and one inhibitory unit"
+            )
+        self.n_excitatory = n
+
+    @property
+    def signs(self) -> Tensor:
+        """1 for excitatory units and -1 for inhibitory ones, (N, 1): the diagonal of D."""
+        return torch.where(torch.arange(self.n_units) < self.n_excitatory, 1.0, -1.0)[:, None]
+
+    def start(self, generator: torch.Generator) -> Weights:
+        """``w_in``, ``w_rec`` (N, N) and ``b``."""
+        n, n_e = self.n_units, self.n_excitatory
+        w_in, w_rec = glorot(self.n_input, n, generator), normal(n, n, generator).abs()
+        w_rec[n_e:] *= n_e / (n - n_e)
+        radius = torch.linalg.eigvals(self.signs * w_rec).abs().max()
+        return {"w_in": w_in, "w_rec": w_rec * (RADIUS / radius), "b": torch.zeros(1, n)}
+
+    def prepare(self, w: Weights) -> Weights:
+        """``w_rec`` with the signs of its units."""
+        return w | {"w_rec": self.signs.to(w["w_rec"]) * w["w_rec"].abs()}
+
+    def step(self, w: Weights, state: Tensor, drive: Tensor) -> Tensor:
+        """The equation."""
+        return torch.lerp(state, torch.baddbmm(drive, state.relu(), w["w_rec"]), self.parameters.alpha)
+
+    def read(self, w: Weights, state: Tensor, drive: Tensor) -> Tensor:
+        """r."""
+        return state.relu()
