@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from dsa_analysis.alignment import as_operators
 from dsa_analysis.choose import choose_embedding
 from dsa_analysis.comparison import AUTO, Comparison, as_comparison
-from dsa_analysis.data import as_device, as_systems, as_trials, check_choice
+from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice
 from dsa_analysis.operators import Key, fit_all, refuse_operators
 from dsa_analysis.pairs import Systems, solve_pairs
 from dsa_analysis.similarity import Similarity
-from dsa_analysis.windows import cut
+from dsa_analysis.windows import as_pieces, cut, piece_label
 
 
 def compare(
@@ -25,6 +25,7 @@ def compare(
     others: Any = None,
     how: Comparison | None = None,
     *,
+    across: bool = False,
     store: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -42,6 +43,10 @@ def compare(
         with as many samples as channels has to come in a list, to be read as data). ``others`` may use the same names.
     how : Comparison, optional
         Every choice of the comparison: embedding, estimator, metric, alignment, windows.
+    across : bool
+        Compare every window with every window, also those of one system, instead of each with the same window of the
+        other system. Each window of each system is then a system of its own, labelled "name, window", and
+        `Similarity.between_windows` gives the array of two systems.
     store : path, optional
         Folder in which solved pairs are kept as they come. If a comparison was interrupted, call it again with the
         same folder to compute the rest.
@@ -70,6 +75,8 @@ def compare(
     ((2, 2), 'rad')
     """
     how = as_comparison(how, choices)
+    if across:
+        return _across(systems, others, how, store=store, device=device, progress=progress)
     sides = _sides(systems, others, how, as_device(device))
     lowered: dict[str, Any] = {}
     if how.metric.needs == "trials":
@@ -119,6 +126,28 @@ def compare(
     )
 
 
+def _across(systems: Any, others: Any, how: Comparison, *, device: Any, **settings: Any) -> Similarity:
+    """Compare every window with every window."""
+    if how.windows is None:
+        raise DataError("across=True compares every window with every window; give windows")
+    windows, pieces, per_piece = how.windows, [], {}
+    named = [as_systems(systems)] + ([as_systems(others)] if others is not None else [])
+    everyone = [name for side in named for name in side]
+    _check_names(how, everyone)
+    for side in named:
+        refuse_operators(side, "windows are cut from trials")
+        pieces.append(as_pieces(side, windows, as_device(device)))
+    for choice in ("dt", "noise_variance"):
+        if isinstance(own := getattr(how, choice), Mapping):
+            per_piece[choice] = {
+                piece_label(name, window): own[name] for name in everyone if name in own for window in windows
+            }
+    alone = how.override(windows=None, **per_piece)
+    found = compare(pieces[0], pieces[1] if others is not None else None, alone, device=device, **settings)
+    cuts = {"windows": {name: list(pair) for name, pair in windows.items()}}
+    return replace(found, across=tuple(windows), settings=found.settings | cuts)
+
+
 @dataclass
 class _Sides:
     """One set of systems or two, cut into windows or whole: which pieces there are, and which make a pair."""
@@ -164,13 +193,7 @@ class _Sides:
 
 def _sides(systems: Any, others: Any, how: Comparison, device: torch.device | None) -> _Sides:
     named = [as_systems(systems)] + ([as_systems(others)] if others is not None else [])
-    everyone = [name for side in named for name in side]
-    if isinstance(how.noise_variance, Mapping):
-        for name in how.noise_variance:
-            check_choice("system of noise_variance", name, everyone)
-    if isinstance(how.dt, Mapping):
-        for name in everyone:
-            how.interval(name)
+    _check_names(how, [name for side in named for name in side])
     pieces: dict[Key, Any] = {}
     for at, side in enumerate(named):
         for name, system in side.items():
@@ -183,6 +206,16 @@ def _sides(systems: Any, others: Any, how: Comparison, device: torch.device | No
                 cuts = cut(system, how.windows, str(key), device)
                 pieces |= {key._replace(window=window): trials for window, trials in cuts.items()}
     return _Sides([tuple(side) for side in named], tuple(how.windows or (None,)), pieces)
+
+
+def _check_names(how: Comparison, everyone: list[str]) -> None:
+    """Refuse noise variances of systems that are not there, and systems without a sampling interval."""
+    if isinstance(how.noise_variance, Mapping):
+        for name in how.noise_variance:
+            check_choice("system of noise_variance", name, everyone)
+    if isinstance(how.dt, Mapping):
+        for name in everyone:
+            how.interval(name)
 
 
 def _all_trials(sides: _Sides, how: Comparison, device: torch.device | None) -> dict[Key, list[Tensor]]:
