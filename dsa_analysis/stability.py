@@ -138,8 +138,8 @@ def stability(
         The order is unstable if the correlation of halves, median over cells, is below this.
     leave_out : bool
         Leave out cells that some system does not support, instead of raising an error.
-    n_resamples : int >= 100
-        Resamplings of the systems for each interval.
+    n_resamples : int >= 100, or 0
+        Resamplings of the systems for each interval; 0 for no intervals, on which the verdict does not depend.
     device : str or torch.device, optional
         As in `compare`.
     progress : bool
@@ -174,7 +174,8 @@ def stability(
         raise DataError("stability compares whole trials: leave windows out, or cut the trials first")
     if groups is not None:
         _check_groups(groups, len(trials))
-    check_count("n_resamples", n_resamples, 100)
+    if n_resamples != 0:
+        check_count("n_resamples", n_resamples, 100)
     axes, reference = _grid(over, how)
     found, left_out = _all_cells(trials, how, axes, leave_out, progress)
     if reference not in found:
@@ -182,7 +183,9 @@ def stability(
     place = list(found).index(reference)
     distances, halves = (np.stack(parts) for parts in zip(*found.values(), strict=True))
     correlations = np.array([[spearman(a, b) for b in distances] for a in distances])
-    cells = _table(list(found), list(axes), distances, halves, place, groups, n_resamples, how.seed)
+    cells = _table(
+        list(found), list(axes), distances, correlations[place], halves, place, groups, n_resamples, how.seed
+    )
     verdict, depends_on = _verdict(cells, correlations, place, stable_at, reproducible_at)
     return Stability(
         axes, reference, cells, correlations, distances, tuple(trials), verdict, depends_on,
@@ -338,6 +341,7 @@ def _table(
     cells: list[Cell],
     names: list[str],
     distances: np.ndarray,
+    correlations: np.ndarray,
     halves: np.ndarray,
     reference: int,
     groups: Sequence[Any] | None,
@@ -350,11 +354,11 @@ def _table(
     nearest = (distances + np.diag(np.full(len(own), np.inf))).argmin(-1)
     rows = []
     for place, matrix in enumerate(distances):
-        interval = (
-            Interval(1.0, 1.0, 1.0, len(own))
-            if place == reference
-            else spearman_interval(matrix, own, n_resamples=n_resamples, seed=seed)
-        )
+        if place == reference or not n_resamples:
+            limit = 1.0 if place == reference else math.nan
+            interval = Interval(correlations[place], limit, limit, len(own))
+        else:
+            interval = spearman_interval(matrix, own, n_resamples=n_resamples, seed=seed)
         row = {"correlation": interval.mean, "low": interval.low, "high": interval.high}
         row |= {"neighbours": float((nearest[place] == nearest[reference]).mean()), "halves": float(halves[place])}
         if groups is not None:

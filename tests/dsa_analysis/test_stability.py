@@ -182,6 +182,13 @@ def test_few_systems_and_operators_are_refused():
         stability({**turning(), "2.0": fit_operator(turning()["2.0"], HOW)}, HOW, over=OVER)
 
 
+def test_intervals_can_be_left_out(found):
+    without = stability(turning(), HOW, over=OVER, n_resamples=0, progress=False)
+    assert without.cells["low"].drop(without.reference).isna().all()
+    np.testing.assert_array_equal(without.cells["correlation"], found.cells["correlation"])
+    assert without.verdict == found.verdict
+
+
 def test_trials_are_not_changed():
     systems = turning()
     before = {name: x.clone() for name, x in systems.items()}
