@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dsa_analysis.inputs import match
 from dsa_analysis.operators import Key, as_inputs, fit_all, needed, refuse_operators
 from dsa_analysis.pairs import solve_pairs
 from dsa_analysis.similarity import Similarity
-from dsa_analysis.windows import cut
+from dsa_analysis.windows import as_pieces, cut, piece_label
 
 
 def compare(
@@ -26,6 +26,7 @@ def compare(
     how: Comparison | None = None,
     *,
     inputs: Any = None,
+    across: bool = False,
     store: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -48,6 +49,10 @@ def compare(
         What drives each system, as in `fit_driven_operator`: an array or a list like its trials, with one input for
         each sample. Operators with inputs are fitted then, one sample ahead. Metrics "state", "input" and "joint" need
         them; other metrics compare the operators A. They have to vary enough to tell their effects apart.
+    across : bool
+        Compare every window with every window, also those of one system, instead of each with the same window of the
+        other system. Each window of each system is then a system of its own, labelled "name, window", and
+        `Similarity.between_windows` gives the array of two systems.
     store : path, optional
         Folder in which solved pairs are kept as they come. If a comparison was interrupted, call it again with the
         same folder to compute the rest.
@@ -76,6 +81,10 @@ def compare(
     ((2, 2), 'rad')
     """
     how = as_comparison(how, choices)
+    if across:
+        if inputs is not None:
+            raise DataError("across=True compares windows without inputs; leave inputs or across out")
+        return _across(systems, others, how, store=store, device=device, progress=progress)
     sides = _sides(systems, others, inputs, how, as_device(device))
     lowered: dict[str, Any] = {}
     if how.metric.needs == "trials":
@@ -123,6 +132,28 @@ def compare(
         by_window=None if how.windows is None else distance,
         two_sided=others is not None,
     )
+
+
+def _across(systems: Any, others: Any, how: Comparison, *, device: Any, **settings: Any) -> Similarity:
+    """Compare every window with every window."""
+    if how.windows is None:
+        raise DataError("across=True compares every window with every window; give windows")
+    windows, pieces, per_piece = how.windows, [], {}
+    named = [as_systems(systems)] + ([as_systems(others)] if others is not None else [])
+    everyone = [name for side in named for name in side]
+    _check_names(how, everyone)
+    for side in named:
+        refuse_operators(side, "windows are cut from trials")
+        pieces.append(as_pieces(side, windows, as_device(device)))
+    for choice in ("dt", "noise_variance"):
+        if isinstance(own := getattr(how, choice), Mapping):
+            per_piece[choice] = {
+                piece_label(name, window): own[name] for name in everyone if name in own for window in windows
+            }
+    alone = how.override(windows=None, **per_piece)
+    found = compare(pieces[0], pieces[1] if others is not None else None, alone, device=device, **settings)
+    cuts = {"windows": {name: list(pair) for name, pair in windows.items()}}
+    return replace(found, across=tuple(windows), settings=found.settings | cuts)
 
 
 @dataclass
@@ -176,13 +207,7 @@ def _sides(systems: Any, others: Any, inputs: Any, how: Comparison, device: torc
         raise DataError(
             f"inputs have no effect with metric = {how.metric.name!r}, which compares trials; leave them out"
         )
-    everyone = [name for side in named for name in side]
-    if isinstance(how.noise_variance, Mapping):
-        for name in how.noise_variance:
-            check_choice("system of noise_variance", name, everyone)
-    if isinstance(how.dt, Mapping):
-        for name in everyone:
-            how.interval(name)
+    _check_names(how, [name for side in named for name in side])
     pieces: dict[Key, Any] = {}
     of_pieces: dict[Key, Any] = {}
     for at, side in enumerate(named):
@@ -201,6 +226,16 @@ def _sides(systems: Any, others: Any, inputs: Any, how: Comparison, device: torc
                 cuts = cut(drives[name], how.windows, f"inputs of {key}", device, constant=True)
                 of_pieces |= {key._replace(window=window): trials for window, trials in cuts.items()}
     return _Sides([tuple(side) for side in named], tuple(how.windows or (None,)), pieces, of_pieces)
+
+
+def _check_names(how: Comparison, everyone: list[str]) -> None:
+    """Refuse noise variances of systems that are not there, and systems without a sampling interval."""
+    if isinstance(how.noise_variance, Mapping):
+        for name in how.noise_variance:
+            check_choice("system of noise_variance", name, everyone)
+    if isinstance(how.dt, Mapping):
+        for name in everyone:
+            how.interval(name)
 
 
 def _all_trials(sides: _Sides, how: Comparison, device: torch.device | None) -> dict[Key, list[Tensor]]:

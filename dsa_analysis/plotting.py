@@ -353,6 +353,25 @@ def plot_stability(found: "Stability", axes: Axes) -> Axes:
     return axes
 
 
+def plot_windows(similarity: "Similarity", system: str, other: str | None, axes: Axes) -> Axes:
+    """Distance of every window of a system to every window of another (of itself, if ``other`` is None).
+
+    See `Similarity.between_windows`. Low values off the diagonal: one system does later what the other does now.
+    """
+    found = similarity.between_windows(system, other)
+    mesh = axes.pcolormesh(found.values, cmap="magma_r", vmin=0)
+    axes.figure.colorbar(mesh, ax=axes, label=f"distance ({similarity.unit})", shrink=0.8)
+    middles = np.arange(len(similarity.across)) + 0.5
+    axes.set_xticks(middles, similarity.across, rotation=90)
+    axes.set_yticks(middles, similarity.across)
+    axes.set(
+        xlabel=f"window of {found.attrs['other']}", ylabel=f"window of {system}", ylim=(len(middles), 0),
+        title=metrics.title(similarity.measure),
+    )  # fmt: skip
+    axes.set_aspect("equal")
+    return axes
+
+
 def plot_eigenvalues(eigenvalues: Mapping[str, Tensor], axes: Axes, colors: Mapping[str, Any]) -> Axes:
     """Eigenvalues per sample step in the complex plane. Modes on the unit circle persist, modes inside it decay."""
     for name, values in eigenvalues.items():

@@ -22,6 +22,7 @@ from dsa_analysis.metrics import Metric, as_metric
 from dsa_analysis.recordings.readers import CIRCUMSTANCES
 from dsa_analysis.state_space import DrivenOperator
 from dsa_analysis.views import Views
+from dsa_analysis.windows import piece_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +65,8 @@ class Similarity(Views):
     by_window : (n_windows, k, k) or (n_windows, k, l), or None
         The distance in each window, if systems were compared window by window. ``distances`` and ``lower_bounds`` are
         then means over windows, ``agreement`` is the minimum, and ``converged`` is true if all windows converged.
+    across : tuple of str
+        Names of the windows, if every window was compared with every window; each is then a system of its own.
     two_sided : bool
         Whether rows and columns are two sets of systems (``others`` were given).
     """
@@ -80,6 +83,7 @@ class Similarity(Views):
     settings: dict[str, Any] = field(default_factory=dict)
     by_window: np.ndarray | None = None
     two_sided: bool = False
+    across: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -141,6 +145,7 @@ class Similarity(Views):
                 "comparison": json.dumps(self.comparison.to_dict()),
                 "settings": json.dumps(self.settings),
                 "two_sided": int(self.two_sided),
+                "across": json.dumps(self.across),
                 "format": FORMAT,
             },
         )
@@ -195,7 +200,48 @@ class Similarity(Views):
             else operators,
             by_window=None if by_window is None else np.stack([matrix[place] for matrix in by_window]),
             two_sided=both,
+            across=(),  # not all windows may be left
         )
+
+    def between_windows(self, system: str, other: str | None = None) -> "xr.DataArray":
+        """Distance of every window of a system to every window of another, from ``compare(..., across=True)``.
+
+        Parameters
+        ----------
+        system, other : str
+            Names of systems, without windows. By default ``other`` is ``system``.
+
+        Returns
+        -------
+        DataArray, (window, other_window)
+            In the unit of the metric; ``attrs`` hold unit and names.
+
+        Raises
+        ------
+        DataError
+            A comparison that was not made with ``across=True``, or an unknown system.
+        """
+        import xarray as xr
+
+        if not self.across:
+            raise DataError("windows were not compared with each other; use compare(..., windows=..., across=True)")
+        other = system if other is None else other
+        places = [self._places_of(*side) for side in ((system, self.labels), (other, self.other_labels))]
+        return xr.DataArray(
+            self.distances[np.ix_(*places)],
+            dims=("window", "other_window"),
+            coords={"window": list(self.across), "other_window": list(self.across)},
+            name="distance",
+            attrs={"unit": self.unit, "system": system, "other": other},
+        )
+
+    def _places_of(self, system: str, labels: tuple[str, ...]) -> list[int]:
+        """Places of the windows of a system, if each is a system of its own."""
+        own = [piece_label(system, window) for window in self.across]
+        if own[0] not in labels:
+            known = [label.removesuffix(piece_label("", self.across[0])) for label in labels[:: len(self.across)]]
+            raise DataError(f"no system is called {system!r}; there are {', '.join(map(repr, known))}")
+        return [labels.index(label) for label in own]
 
     def to_plane(self, seed: int = 0) -> tuple[np.ndarray, float]:
         """Map of the systems in a plane, by metric multidimensional scaling.
@@ -302,6 +348,7 @@ class Similarity(Views):
                 _labelled_operators(dataset, axis, names)
                 for axis, names in (("system", labels), ("other", other_labels))
             )
+            across = tuple(json.loads(dataset.attrs.get("across", "[]")))
             comparison, settings, two_sided = _read_attributes(dataset.attrs, labels != other_labels)
         except Exception as problem:  # h5py and xarray raise many kinds of errors for damaged files
             if isinstance(problem, OSError) and problem.errno in CIRCUMSTANCES:
@@ -320,6 +367,7 @@ class Similarity(Views):
             settings=settings,
             by_window=by_window,
             two_sided=two_sided,
+            across=across,
         )
 
     def _sides(self) -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:

@@ -125,7 +125,8 @@ def stability(
         - ``reduction``: number of common principal components that all systems are projected on. Systems must have the
           same channels.
         - ``trial_length``: samples that are used of each trial, from its start.
-        - ``n_trials``: trials that are used of each system, evenly spaced.
+        - ``n_trials``: trials that are used of each system, drawn with the seed of the comparison. Systems with equal
+          numbers of trials keep the same ones, so that matched trials stay matched, and larger draws contain smaller.
 
         The reference of these three is "all", which has to be among the values.
     groups : k labels, optional
@@ -137,8 +138,8 @@ def stability(
         The order is unstable if the correlation of halves, median over cells, is below this.
     leave_out : bool
         Leave out cells that some system does not support, instead of raising an error.
-    n_resamples : int >= 100
-        Resamplings of the systems for each interval.
+    n_resamples : int >= 100, or 0
+        Resamplings of the systems for each interval; 0 for no intervals, on which the verdict does not depend.
     device : str or torch.device, optional
         As in `compare`.
     progress : bool
@@ -154,7 +155,8 @@ def stability(
     ------
     DataError
         An axis that is unknown, empty, has no effect or lacks the value of the reference; a cell that some system does
-        not support (it is named); fewer than four systems of two trials; or systems that are operators.
+        not support (it is named); fewer than four systems of two trials; groups that cannot be told apart; windows; or
+        systems that are operators.
     """
     how = as_comparison(how, choices)
     named = as_systems(systems)
@@ -168,6 +170,12 @@ def stability(
     for name, value in (("stable_at", stable_at), ("reproducible_at", reproducible_at)):
         if not 0 < check_number(name, value, "a rank correlation") < 1:
             raise DataError(f"{name} = {value!r} is not between 0 and 1")
+    if how.windows is not None:
+        raise DataError("stability compares whole trials: leave windows out, or cut the trials first")
+    if groups is not None:
+        _check_groups(groups, len(trials))
+    if n_resamples != 0:
+        check_count("n_resamples", n_resamples, 100)
     axes, reference = _grid(over, how)
     found, left_out = _all_cells(trials, how, axes, leave_out, progress)
     if reference not in found:
@@ -175,12 +183,23 @@ def stability(
     place = list(found).index(reference)
     distances, halves = (np.stack(parts) for parts in zip(*found.values(), strict=True))
     correlations = np.array([[spearman(a, b) for b in distances] for a in distances])
-    cells = _table(list(found), list(axes), distances, halves, place, groups, n_resamples, how.seed)
+    cells = _table(
+        list(found), list(axes), distances, correlations[place], halves, place, groups, n_resamples, how.seed
+    )
     verdict, depends_on = _verdict(cells, correlations, place, stable_at, reproducible_at)
     return Stability(
         axes, reference, cells, correlations, distances, tuple(trials), verdict, depends_on,
         verdict.startswith("stable"), left_out,
     )  # fmt: skip
+
+
+def _check_groups(groups: Sequence[Any], k: int) -> None:
+    if len(groups) != k:
+        raise DataError(f"groups has {len(groups)} labels for {k} systems; give one for each")
+    if not 1 < (n_groups := len(set(groups))) < k:
+        raise DataError(
+            f"{n_groups} groups of {k} systems came; at least two groups are needed, one of them with two systems"
+        )
 
 
 # ---- grid ------------------------------------------------------------------------------------------------------------
@@ -242,7 +261,8 @@ def _all_cells(
 
 def _views(trials: dict[str, list[Tensor]], how: Comparison, at: dict[str, Any], ranks: list[Any]) -> list["_View"]:
     """All trials, the even and the odd ones, under one combination of choices."""
-    used = _reduced(_cut(trials, at.get("trial_length", ALL), at.get("n_trials", ALL)), at.get("reduction", ALL))
+    used = _cut(trials, at.get("trial_length", ALL), at.get("n_trials", ALL), how.seed)
+    used = _reduced(used, at.get("reduction", ALL))
     here = how.override(**{name: value for name, value in at.items() if name not in OF_DATA})
     parts = [used] + [{name: own[start::2] for name, own in used.items()} for start in (0, 1)]
     return [_View(part, here, ranks) for part in parts]
@@ -275,8 +295,8 @@ class _View:
 # ---- axes that change the trials -------------------------------------------------------------------------------------
 
 
-def _cut(trials: dict[str, list[Tensor]], length: int | str, n_trials: int | str) -> dict[str, list[Tensor]]:
-    """The first samples of trials, and trials that are evenly spaced."""
+def _cut(trials: dict[str, list[Tensor]], length: int | str, n_trials: int | str, seed: int) -> dict[str, list[Tensor]]:
+    """The first samples of trials, and some trials drawn at random."""
     if length != ALL:
         length = check_count("trial_length", length)
         for name, own in trials.items():
@@ -289,7 +309,7 @@ def _cut(trials: dict[str, list[Tensor]], length: int | str, n_trials: int | str
             if len(own) < n_trials:
                 raise DataError(f"n_trials = {n_trials}, but system {name!r} has {len(own)}")
         trials = {
-            name: [own[k] for k in np.linspace(0, len(own) - 1, n_trials).round().astype(int)]
+            name: [own[k] for k in np.sort(np.random.default_rng(seed).permutation(len(own))[:n_trials])]
             for name, own in trials.items()
         }
     return trials
@@ -321,6 +341,7 @@ def _table(
     cells: list[Cell],
     names: list[str],
     distances: np.ndarray,
+    correlations: np.ndarray,
     halves: np.ndarray,
     reference: int,
     groups: Sequence[Any] | None,
@@ -333,11 +354,11 @@ def _table(
     nearest = (distances + np.diag(np.full(len(own), np.inf))).argmin(-1)
     rows = []
     for place, matrix in enumerate(distances):
-        interval = (
-            Interval(1.0, 1.0, 1.0, len(own))
-            if place == reference
-            else spearman_interval(matrix, own, n_resamples=n_resamples, seed=seed)
-        )
+        if place == reference or not n_resamples:
+            limit = 1.0 if place == reference else math.nan
+            interval = Interval(correlations[place], limit, limit, len(own))
+        else:
+            interval = spearman_interval(matrix, own, n_resamples=n_resamples, seed=seed)
         row = {"correlation": interval.mean, "low": interval.low, "high": interval.high}
         row |= {"neighbours": float((nearest[place] == nearest[reference]).mean()), "halves": float(halves[place])}
         if groups is not None:

@@ -81,6 +81,28 @@ def as_windows(windows: Any) -> dict[str, tuple[int, int]]:
     return {name: (int(start), int(stop)) for name, (start, stop) in pairs.items()}
 
 
+def piece_label(name: str, window: str) -> str:
+    """Label of a window of a system, if windows are compared as systems of their own."""
+    return f"{name}, {window}"
+
+
+def as_pieces(systems: Mapping[str, Any], windows: Mapping[str, tuple[int, int]], device: Any = None) -> dict[str, Any]:
+    """Each window of each system as a system of its own, system by system.
+
+    Raises
+    ------
+    DataError
+        Two pieces of one label, or what `cut` refuses.
+    """
+    pieces: dict[str, Any] = {}
+    for name, system in systems.items():
+        for window, trials in cut(system, windows, name, device).items():
+            if (label := piece_label(name, window)) in pieces:
+                raise DataError(f"two pieces would be called {label!r}; rename system {name!r} or window {window!r}")
+            pieces[label] = trials
+    return pieces
+
+
 def cut(
     system: Any,
     windows: Mapping[str, tuple[int, int]],

@@ -117,7 +117,7 @@ def test_trials_are_cut_reduced_and_drawn():
     how = HOW.override(n_starts=32)  # two starts may end at another optimum where rounding differs
     result = stability(systems, how, over=over, **QUICK)
     place = list(result.cells.index).index(("all", 60, 6))
-    kept = np.linspace(0, 11, 6).round().astype(int)
+    kept = np.sort(np.random.default_rng(how.seed).permutation(12)[:6])
     expected = compare({k: x[kept, :60] for k, x in systems.items()}, how=how, progress=False).distances
     np.testing.assert_allclose(result.distances[place], expected, atol=1e-7)  # rounding of the fits
     # four components hold all that these four-dimensional systems do in their common channels
@@ -157,6 +157,11 @@ def test_cells_that_no_system_carries_are_named_and_left_out_on_request():
         ({"reduction": [2]}, {}, "over['reduction'] = [2] lacks the value of the reference, 'all'"),
         ({"rank": [4]}, {"rank": "auto"}, "rank = 'auto' has to be chosen first"),
         ({"rank": [4]}, {"metric": "cka"}, "over['rank'] has no effect with metric = 'cka'"),
+        ({"rank": [4]}, {"windows": [(0, 40)]}, "stability compares whole trials: leave windows out"),
+        ({"rank": [4]}, {"groups": ["a", "b"]}, "groups has 2 labels for 5 systems; give one for each"),
+        ({"rank": [4]}, {"groups": ["a"] * 5}, "1 groups of 5 systems came; at least two groups are needed"),
+        ({"rank": [4]}, {"groups": list("abcde")}, "5 groups of 5 systems came; at least two groups are needed"),
+        ({"rank": [4]}, {"n_resamples": 10}, "n_resamples = 10 is not a whole number of at least 100"),
         ({"rank": [4]}, {"stable_at": 1.5}, "stable_at = 1.5 is not between 0 and 1"),
         ({"trial_length": ["all", 90]}, {}, "trial_length = 90, but system '2.0' has a trial of 80 samples"),
         ({"n_trials": ["all", 20]}, {}, "n_trials = 20, but system '2.0' has 12"),
@@ -175,6 +180,13 @@ def test_few_systems_and_operators_are_refused():
         stability(three, HOW, over=OVER)
     with pytest.raises(DataError, match=r"stability compares data, but system '2\.0' came as an operator"):
         stability({**turning(), "2.0": fit_operator(turning()["2.0"], HOW)}, HOW, over=OVER)
+
+
+def test_intervals_can_be_left_out(found):
+    without = stability(turning(), HOW, over=OVER, n_resamples=0, progress=False)
+    assert without.cells["low"].drop(without.reference).isna().all()
+    np.testing.assert_array_equal(without.cells["correlation"], found.cells["correlation"])
+    assert without.verdict == found.verdict
 
 
 def test_trials_are_not_changed():

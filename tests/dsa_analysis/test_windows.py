@@ -5,12 +5,14 @@ import re
 import warnings
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from dsa_analysis import Comparison, DataError, Operator, Similarity, compare, fit_operator, sliding_windows
+from dsa_analysis.plotting import plot_windows
 from dsa_analysis.systems import linear
 from dsa_analysis.windows import as_windows, cut
 
@@ -196,3 +198,94 @@ def test_a_rank_that_no_system_carries_is_refused():
 def test_an_operator_is_never_lowered_to_the_rank_of_others():
     with pytest.warns(UserWarning, match="compared at rank = 2"), pytest.raises(DataError, match="of different size"):
         compare(unequal() | {"given": np.eye(3)}, n_delays=1, rank=3, center=False, progress=False)
+
+
+# ---- every window with every window ----------------------------------------------------------------------------------
+
+PARTS = {"early": (0, 60), "late": (60, 120)}
+QUICK: dict[str, Any] = {"n_delays": 3, "rank": 3, "windows": PARTS, "progress": False}
+
+
+@pytest.mark.parametrize("metric", ["angular", "spectral", "cka"])
+def test_each_pair_of_windows_has_the_distance_of_its_pieces(metric):
+    systems = {name: sequence(("slow", "fast"), seed) for seed, name in enumerate("ab")}
+    how = Comparison(n_delays=3, rank=3).override(metric=metric)
+    found = compare(systems, how=how, windows=PARTS, across=True, progress=False)
+    assert found.labels == ("a, early", "a, late", "b, early", "b, late")
+    between = found.between_windows("a", "b")
+    assert between.dims == ("window", "other_window")
+    assert between.attrs == {"unit": found.unit, "system": "a", "other": "b"}
+    for (window, first), (other, second) in itertools.product(PARTS.items(), PARTS.items()):
+        pair = [systems["a"][:, slice(*first)], systems["b"][:, slice(*second)]]
+        expected = compare(pair, how=how, progress=False).distances[0, 1]
+        assert float(between.sel(window=window, other_window=other)) == pytest.approx(expected, abs=1e-12)
+    same = compare(systems, how=how, windows=PARTS, progress=False).by_window[:, 0, 1]
+    np.testing.assert_allclose(between.values.diagonal(), same, atol=1e-12)
+    own = found.between_windows("a").values
+    np.testing.assert_array_equal(own, own.T)
+    assert not own.diagonal().any()
+
+
+def test_what_one_system_does_later_is_found_off_the_diagonal():
+    systems = {"a": sequence(("slow", "fast"), 0), "b": sequence(("fast", "slow"), 1)}
+    between = compare(systems, across=True, **QUICK).between_windows("a", "b").values
+    assert between[[0, 1], [1, 0]].max() < between[[0, 1], [0, 1]].min() / 3  # as above for pieces of equal order
+
+
+def test_windows_of_two_sets_of_systems_and_of_a_single_one():
+    systems, others = ({name: sequence(("slow", "fast"), seed) for name in names} for seed, names in enumerate("ab"))
+    found = compare(systems, others, across=True, **QUICK)
+    assert found.distances.shape == (2, 2)
+    np.testing.assert_array_equal(found.between_windows("a", "b").values, found.distances)
+    alone = compare({"a": systems["a"]}, across=True, **QUICK)
+    np.testing.assert_array_equal(alone.between_windows("a").values, alone.distances)
+    assert alone.distances[0, 1] > 0
+
+
+def test_compared_windows_are_written_and_read_back(tmp_path):
+    found = compare({"a": sequence(("slow", "fast"), 0)}, across=True, **QUICK)
+    read = Similarity.load(found.save(tmp_path / "across.nc"))
+    assert read.across == found.across == ("early", "late")
+    assert read.between_windows("a").equals(found.between_windows("a"))
+    assert read.settings["windows"] == {"early": [0, 60], "late": [60, 120]}
+
+
+def test_choices_of_each_system_go_to_its_windows():
+    systems = {"a": sequence(("slow", "fast"), 0), "b": sequence(("fast", "slow"), 1)}
+    settings = QUICK | {"n_delays": None, "window": 6.0, "horizon": 2.0, "estimator": "signal_weighted"}
+    found = compare(systems, dt={"a": 1.0, "b": 2.0}, noise_variance={"a": 1e-4}, across=True, **settings)
+    assert [found.operators[label].n_delays for label in found.labels] == [6, 6, 3, 3]
+    assert [o.noise_variance[0].item() == 1e-4 for o in found.operators.values()] == [True, True, False, False]
+    assert found.comparison.interval("b, late") == 2.0
+
+
+def test_windows_that_cannot_be_compared_with_each_other_are_refused():
+    systems = {"a": sequence(("slow", "fast"), 0), "b": sequence(("fast", "slow"), 1)}
+    with pytest.raises(DataError, match="across=True compares every window with every window; give windows"):
+        compare(systems, across=True, n_delays=3, rank=3)
+    with pytest.raises(DataError, match=r"windows are cut from trials, but system 'a' came as an operator"):
+        compare({"a": fit_operator(systems["a"], n_delays=3, rank=3)}, across=True, **QUICK)
+    equal = {"a": systems["a"], "a, b": systems["b"]}
+    ambiguous = {"c": (0, 60), "b, c": (60, 120)}
+    with pytest.raises(DataError, match=r"two pieces would be called 'a, b, c'; rename system 'a, b' or window 'c'"):
+        compare(equal, across=True, **QUICK | {"windows": ambiguous})
+    with pytest.raises(DataError, match="system of noise_variance = 'c' is none of 'a', 'b'"):
+        compare(systems, noise_variance={"c": 1.0}, across=True, **QUICK | {"estimator": "signal_weighted"})
+    with pytest.raises(DataError, match=r"needs trials of at least 4 samples .* but system 'a, early', trials 0, 1"):
+        compare(systems, across=True, **QUICK | {"windows": {"early": (0, 2)}})
+    found = compare(systems, across=True, **QUICK)
+    with pytest.raises(DataError, match="no system is called 'c'; there are 'a', 'b'"):
+        found.between_windows("a", "c")
+    with pytest.raises(DataError, match=r"use compare\(..., windows=..., across=True\)"):
+        compare(systems, **QUICK).between_windows("a", "b")
+
+
+def test_windows_of_two_systems_are_drawn():
+    systems = {"a": sequence(("slow", "fast"), 0), "b": sequence(("fast", "slow"), 1)}
+    found = compare(systems, across=True, **QUICK)
+    axes = plot_windows(found, "a", "b", plt.figure().subplots())
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("window of a", "window of b")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["early", "late"]
+    drawn = axes.collections[0].get_array()
+    np.testing.assert_array_equal(np.reshape(drawn, (2, 2)), found.between_windows("a", "b").values)
+    plt.close("all")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from dsa_analysis.alignment import CERTIFIED
-from dsa_analysis.cells import LEAST_GAP
 from dsa_analysis.choose import LEAST_AGREEMENT
 from dsa_analysis.metrics import takes
 from workbench.report.findings import Findings
@@ -12,6 +11,7 @@ from workbench.report.page import Advice
 LOOSE = 0.9  # lower bound / distance (median) below which the certificate is worth tightening
 DISAGREEING = 0.1  # agreement of starts below which a pair needs more of them
 MOST_RANKS = 20  # that are suggested
+CLEAR_STEP = 1.3  # singular value over the next one at a clear cut
 TIGHT_RANK = 12  # up to which the tight certificate takes milliseconds a pair
 
 
@@ -65,7 +65,7 @@ def clear_ranks(findings: Findings, most: int, n: int = 3) -> list[int]:
     steps = [(S[:-1] / S[1:])[:most] for S in findings.spectra.values()]
     shared = min(map(len, steps), default=0)
     gaps = {rank: min(float(step[rank - 1]) for step in steps) for rank in range(2, shared + 1)}
-    clear = [rank for rank, gap in gaps.items() if gap >= LEAST_GAP]
+    clear = [rank for rank, gap in gaps.items() if gap >= CLEAR_STEP]
     return sorted(sorted(clear, key=lambda rank: -gaps[rank])[:n])
 
 
