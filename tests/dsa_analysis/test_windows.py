@@ -43,7 +43,8 @@ def test_distance_is_the_mean_over_pieces_of_their_own_distances():
     borders = [(0, 50), (30, 80), (80, 120)]
     result = compare(systems, windows=borders, **settings)
     alone = [compare({k: x[:, start:stop] for k, x in systems.items()}, **settings) for start, stop in borders]
-    np.testing.assert_array_equal(result.by_window, [one.distances for one in alone])
+    # one unit in the last place: in a larger set a sum may be taken in another order
+    np.testing.assert_allclose(result.by_window, [one.distances for one in alone], rtol=3e-16)
     np.testing.assert_allclose(result.distances, np.mean([one.distances for one in alone], 0), rtol=1e-12)
     np.testing.assert_allclose(result.lower_bounds, np.mean([one.lower_bounds for one in alone], 0), rtol=1e-12)
     np.testing.assert_array_equal(result.agreement, np.min([one.agreement for one in alone], 0))
