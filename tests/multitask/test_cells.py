@@ -179,6 +179,20 @@ def test_linear_scan_is_the_recurrence(n_times, parallel, dtype, generator):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_gradient_of_the_gru_by_hand_is_that_of_autograd(noisy, generator):
+    network = small("GRU")
+    w = {name: network.weights[name].requires_grad_() for name in ("w_rec", "b_rec")}
+    drive = torch.randn(2, 15, 4, 18, dtype=torch.float64, generator=generator).requires_grad_()
+    noise = torch.randn(2, 15, 4, 6, dtype=torch.float64, generator=generator) if noisy else None
+    ours, theirs = network.cell.scan(w, drive, noise), Cell.scan(network.cell, w, drive, noise)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
+    into = torch.randn(ours.shape, dtype=torch.float64, generator=generator)
+    found, wanted = (torch.autograd.grad(states, (drive, *w.values()), into) for states in (ours, theirs))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)  # float64 sums of 60 terms
+
+
 # ---- what all cells have in common -----------------------------------------------------------------------------------
 
 
