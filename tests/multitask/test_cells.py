@@ -193,6 +193,18 @@ def test_gradient_of_the_gru_by_hand_is_that_of_autograd(noisy, generator):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)  # float64 sums of 60 terms
 
 
+def test_gru_with_kept_arrays_has_the_same_gradients_at_every_call(x):
+    network, buffers = small("GRU"), {}
+    weights = [weight.requires_grad_() for weight in network.weights.values()]
+    for batch in (x, x[:2, :7], x + 1):
+        wanted, found = (
+            torch.autograd.grad(network.logits(batch, buffers=kept)[0].square().sum(), weights)
+            for kept in (None, buffers)
+        )
+        assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert set(buffers) == {"hidden", "factors"}
+
+
 # ---- what all cells have in common -----------------------------------------------------------------------------------
 
 
