@@ -20,7 +20,9 @@ class LowRank(Cell):
         s' = (1 - alpha) s + alpha (f(s) V M^T / N + x W_in + b),    units r = f(s)
 
     with alpha = dt / tau and f the ``activation`` of the parameters. The recurrent input lies in the space that the R
-    columns of M span. V and M start with independent standard normal entries, as in Dubreuil et al. (2022).
+    columns of M span. V starts with independent standard normal entries and M = V, so that where f has slope 1 the R
+    patterns last from the start, as do the units of a leaky network that starts with W_rec = I. With the independent M
+    and V of Dubreuil et al. (2022) nothing lasts at the start, and memory tasks are learned slowly.
 
     Parameters
     ----------
@@ -42,8 +44,8 @@ class LowRank(Cell):
         """``w_in``, ``b``, and ``w_from`` (N, R), which is V, and ``w_to`` (N, R), which is M."""
         n = self.n_units
         w_in = normal(self.n_input, n, generator) / self.n_input**0.5
-        w_from, w_to = normal(n, self.rank, generator), normal(n, self.rank, generator)
-        return {"w_in": w_in, "w_from": w_from, "w_to": w_to, "b": torch.zeros(1, n)}
+        w_from = normal(n, self.rank, generator)
+        return {"w_in": w_in, "w_from": w_from, "w_to": w_from.clone(), "b": torch.zeros(1, n)}
 
     def step(self, w: Weights, state: Tensor, drive: Tensor) -> Tensor:
         """The equation."""
