@@ -170,13 +170,13 @@ def _run(x, w_in, w_rec, w_out, b_out, settings, keep_slope):
     alpha, buffers = settings.alpha, settings.buffers
     write, slope = ACTIVATIONS[settings.activation][1:]
     (n_networks, _, n_units), (_, n_times, n_trials, _) = w_in.shape, x.shape
-    z = _buffer(buffers, "z", (n_networks, n_times, n_trials, n_units), w_in)
+    z = buffer(buffers, "z", (n_networks, n_times, n_trials, n_units), w_in)
     drive = z.view(n_networks, n_times * n_trials, n_units)
     if settings.noise_sd:
         drive.normal_(0.0, settings.noise_sd, generator=settings.generator).baddbmm_(_rows(x, n_networks), w_in)
     else:
         torch.bmm(_rows(x, n_networks), w_in, out=drive)
-    hidden = _buffer(buffers, "hidden", (n_networks, n_times + 1, n_trials, n_units), w_in)
+    hidden = buffer(buffers, "hidden", (n_networks, n_times + 1, n_trials, n_units), w_in)
     hidden[:, 0] = 0
     rate = w_in.new_empty(n_networks, n_trials, n_units)
     for t in range(n_times):
@@ -185,7 +185,7 @@ def _run(x, w_in, w_rec, w_out, b_out, settings, keep_slope):
         torch.lerp(hidden[:, t], rate, alpha, out=hidden[:, t + 1])
         if keep_slope:
             slope(z_t, rate, z_t)
-    outputs = _buffer(buffers, "outputs", (n_networks, n_times, n_trials, w_out.shape[2]), w_in)
+    outputs = buffer(buffers, "outputs", (n_networks, n_times, n_trials, w_out.shape[2]), w_in)
     torch.baddbmm(b_out, hidden[:, 1:].flatten(1, 2), w_out, out=outputs.view(n_networks, n_times * n_trials, -1))
     return hidden, z, outputs
 
@@ -201,8 +201,8 @@ def _product(e: Tensor, w: Tensor, like: Tensor) -> Tensor:
     return (product if like.shape[0] == len(product) else product.sum(0, keepdim=True)).view(like.shape)
 
 
-def _buffer(buffers: Buffers | None, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An uninitialised tensor, taken from ``buffers`` if the stored one is large enough."""
+def buffer(buffers: Buffers | None, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An uninitialised tensor in the precision of ``like``, from ``buffers`` if the stored one is large enough."""
     if buffers is None:
         return like.new_empty(shape)
     size = torch.Size(shape).numel()

@@ -1,8 +1,9 @@
 """README.md and the pages under docs/: their Python code runs, shown output is right, links and commands exist.
 
 A block that opens with ```python is run. Blocks of one page share their variables and run in a temporary folder that
-has a copy of config.yaml. A ```text block right after one is its output. Blocks that open with ```bash hold commands:
-their options are checked, but they are not run.
+has a copy of config.yaml; a block whose first line is a comment with the name of a file (`# name.py`) is also saved
+there. A ```text block right after one is its output. Blocks that open with ```bash hold commands: their options are
+checked, but they are not run.
 """
 
 import contextlib
@@ -89,10 +90,13 @@ def test_python_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     shown, names = outputs_of(text), {"__name__": page.stem}
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     shutil.copy(ROOT / "config.yaml", tmp_path)
     for block in blocks_of(text):
         if block.language != "python":
             continue
+        if name := re.match(r"# (\w+\.py)\n", block.code):
+            (tmp_path / name[1]).write_text(block.code)
         code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")  # tracebacks show the page's lines
         with contextlib.redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # readers would stumble over it

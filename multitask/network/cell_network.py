@@ -120,14 +120,16 @@ class CellNetwork(LeakyRNN):
         return w["w_in"], w["w_rule"], w["b"] if "b" in w else torch.zeros_like(w["w_in"][:, :1])
 
     def _run(self, x: Tensor, generator: torch.Generator | None, buffers: Buffers | None) -> tuple[Tensor, Tensor]:
-        """The cell over time, differentiated by autograd; ``buffers`` is not used."""
-        states, drive = self._over_time(x, generator)
+        """The cell over time, differentiated by autograd."""
+        states, drive = self._over_time(x, generator, buffers)
         units = self.cell.read(
             self.cell.prepare(self.weights), *(part.flatten(1, 2) for part in (states, drive))
         ).unflatten(1, x.shape[1:3])
         return units, self._onto(units, self.weights["w_out"]) + self.weights["b_out"][:, None]
 
-    def _over_time(self, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _over_time(
+        self, x: Tensor, generator: torch.Generator | None, buffers: Buffers | None = None
+    ) -> tuple[Tensor, Tensor]:
         """States and drive, (network, time, trial, .), for inputs (network or 1, time, trial, input)."""
         p = self.parameters
         *w_in, b = self._input_weights()
@@ -138,7 +140,7 @@ class CellNetwork(LeakyRNN):
             shape = (*drive.shape[:-1], self.n_state)
             noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
             noise = p.alpha * p.noise_sd * noise
-        return self.cell.scan(self.cell.prepare(self.weights), drive, noise), drive
+        return self.cell.scan(self.cell.prepare(self.weights), drive, noise, buffers), drive
 
 
 def _checked_start(start: Any, p: NetworkParameters) -> dict[str, Tensor]:

@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+# scale s of recurrent weights that start as s I, where parameters give none
+START_SCALES = {"softplus": 0.5, "relu": 0.5, "tanh": 1.0, "retanh": 0.5, "power": 0.01}
+
 
 def normal(n_rows: int, n_columns: int, generator: torch.Generator) -> Tensor:
     """A matrix with independent standard normal entries, (n_rows, n_columns)."""

@@ -11,7 +11,6 @@ from multitask.trials import MultitaskError, check_number, check_whole, unknown
 
 LEAKY = ("LeakyRNN", "LeakyGRU")
 STARTS = ("diag", "randortho", "randgauss")
-START_SCALES = {"softplus": 0.5, "relu": 0.5, "tanh": 1.0, "retanh": 0.5, "power": 0.01}
 WEIGHT_GROUPS = {
     "input": ("w_in", "b_in"),
     "rule_input": ("w_rule",),
@@ -39,8 +38,8 @@ class NetworkParameters:
     w_rec_init : "diag", "randortho" or "randgauss"
         Initial recurrent weights: s I, s times a random orthogonal matrix, or N(0, s^2 / n_rnn). LeakyRNN only.
     w_rec_scale : float > 0, or None
-        s. None uses 0.5, or 1 for tanh and 0.01 for power. An untrained relu network with s = 0.9 keeps its state for
-        about a second.
+        s, for LeakyRNN and LowRank. None uses 0.5, or 1 for tanh and 0.01 for power. An untrained relu network with
+        s = 0.9 keeps its state for about a second.
     dt, tau : float, ms, 0 < dt <= tau
         Length of a time step, and time constant of a unit; tau matters in LeakyRNN, LeakyGRU, LowRank and Dale only.
     sigma_rec : float >= 0

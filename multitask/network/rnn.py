@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from multitask.display import Card, Shown
-from multitask.network.initial import glorot, normal, orthogonal
-from multitask.network.parameters import START_SCALES, WEIGHT_GROUPS, NetworkParameters
+from multitask.network.initial import START_SCALES, glorot, normal, orthogonal
+from multitask.network.parameters import WEIGHT_GROUPS, NetworkParameters
 from multitask.network.plain import PlainLeakyRNN, from_arrays, plain
 from multitask.scan import ACTIVATIONS, Buffers, leaky_scan
 from multitask.trials import MultitaskError, check_whole, checked_device

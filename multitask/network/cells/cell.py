@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from multitask.scan import Buffers
+
 if TYPE_CHECKING:
     from multitask.network.parameters import NetworkParameters
 
@@ -60,8 +62,11 @@ class Cell:
         """Weights as `step` and `read` take them; computed once for all time steps."""
         return w
 
-    def scan(self, w: Weights, drive: Tensor, noise: Tensor | None) -> Tensor:
-        """States over time, (E, time, trial, n_state), from a state of zeros; ``noise`` is added after each step."""
+    def scan(self, w: Weights, drive: Tensor, noise: Tensor | None, buffers: Buffers | None = None) -> Tensor:
+        """States over time, (E, time, trial, n_state), from a state of zeros; ``noise`` is added after each step.
+
+        ``buffers`` may keep large tensors for the next call, as in `leaky_scan`; this loop does not use it.
+        """
         state = drive.new_zeros(len(drive), drive.shape[2], self.n_state)
         states = []
         for t, drive_t in enumerate(drive.unbind(1)):

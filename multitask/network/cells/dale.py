@@ -12,18 +12,20 @@ from multitask.trials import MultitaskError
 if TYPE_CHECKING:
     from multitask.network.parameters import NetworkParameters
 
-RADIUS = 1.0  # spectral radius of the initial signed connectivity
+RADIUS = 0.5  # spectral radius of the initial connectivity, near which s lasts twice its time constant
 
 
 class Dale(Cell):
     """Leaky currents of units that only excite or only inhibit others (Song, Yang and Wang 2016).
 
-        s' = (1 - alpha) s + alpha (r D |W_rec| + x W_in + b),    units r = max(0, s)
+        s' = (1 - alpha) s + alpha (r D |W_rec| / N + x W_in + b),    units r = max(0, s)
 
     with alpha = dt / tau. D is diagonal, 1 for the first units (excitatory) and -1 for the others. The moduli are those
     of a Gaussian matrix, those of the inhibitory rows multiplied by n_excitatory / n_inhibitory so that excitation and
-    inhibition balance; then all are scaled to spectral radius 1. Song et al. take max(0, W) in place of |W|, which
-    leaves weights at 0 for good, and let only excitatory units reach the outputs. Here all units do.
+    inhibition balance; then all are scaled to spectral radius 0.5. Song et al. take max(0, W) in place of |W|, which
+    leaves weights at 0 for good, and let only excitatory units reach the outputs. Here all units do. Weights of one
+    sign act together, so that a step of the optimiser that moves all of them moves the strength of the recurrence N
+    times as far: without the division by N, networks diverge within some tens of steps.
 
     Parameters
     ----------
@@ -52,12 +54,12 @@ class Dale(Cell):
         n, n_e = self.n_units, self.n_excitatory
         w_in, w_rec = glorot(self.n_input, n, generator), normal(n, n, generator).abs()
         w_rec[n_e:] *= n_e / (n - n_e)
-        radius = torch.linalg.eigvals(self.signs * w_rec).abs().max()
+        radius = torch.linalg.eigvals(self.signs * w_rec / n).abs().max()
         return {"w_in": w_in, "w_rec": w_rec * (RADIUS / radius), "b": torch.zeros(1, n)}
 
     def prepare(self, w: Weights) -> Weights:
-        """``w_rec`` with the signs of its units."""
-        return w | {"w_rec": self.signs.to(w["w_rec"]) * w["w_rec"].abs()}
+        """``w_rec`` with the signs of its units, divided by N."""
+        return w | {"w_rec": self.signs.to(w["w_rec"]) * w["w_rec"].abs() / self.n_units}
 
     def step(self, w: Weights, state: Tensor, drive: Tensor) -> Tensor:
         """The equation."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from multitask.network.cells.cell import Cell, Weights
-from multitask.network.initial import normal
+from multitask.network.initial import START_SCALES, normal, orthogonal
 from multitask.scan import ACTIVATIONS
 from multitask.trials import MultitaskError, check_whole
 
@@ -20,7 +20,10 @@ class LowRank(Cell):
         s' = (1 - alpha) s + alpha (f(s) V M^T / N + x W_in + b),    units r = f(s)
 
     with alpha = dt / tau and f the ``activation`` of the parameters. The recurrent input lies in the space that the R
-    columns of M span. V and M start with independent standard normal entries, as in Dubreuil et al. (2022).
+    columns of M span. V starts with random orthogonal columns of length sqrt(N), and M with s V, where s is
+    ``w_rec_scale``: R patterns last from the start, as all units of a leaky network do that starts with W_rec = s I.
+    With the independent Gaussian M and V of Dubreuil et al. (2022) nothing lasts at the start, and memory tasks are
+    learned slowly.
 
     Parameters
     ----------
@@ -40,10 +43,11 @@ class LowRank(Cell):
 
     def start(self, generator: torch.Generator) -> Weights:
         """``w_in``, ``b``, and ``w_from`` (N, R), which is V, and ``w_to`` (N, R), which is M."""
-        n = self.n_units
+        n, p = self.n_units, self.parameters
+        scale = p.w_rec_scale or START_SCALES[p.activation]
         w_in = normal(self.n_input, n, generator) / self.n_input**0.5
-        w_from, w_to = normal(n, self.rank, generator), normal(n, self.rank, generator)
-        return {"w_in": w_in, "w_from": w_from, "w_to": w_to, "b": torch.zeros(1, n)}
+        w_from = orthogonal(n, generator)[:, : self.rank] * n**0.5
+        return {"w_in": w_in, "w_from": w_from, "w_to": scale * w_from, "b": torch.zeros(1, n)}
 
     def step(self, w: Weights, state: Tensor, drive: Tensor) -> Tensor:
         """The equation."""

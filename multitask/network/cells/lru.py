@@ -10,6 +10,7 @@ from torch.nn.functional import gelu
 from multitask.network.cells.cell import Cell, Weights
 from multitask.network.cells.linear_scan import linear_scan
 from multitask.network.initial import glorot, normal
+from multitask.scan import Buffers
 from multitask.trials import check_whole
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class LRU(Cell):
             u = self._above(w, states[-1], u, layer)
         return torch.cat(states, -1)
 
-    def scan(self, w: Weights, drive: Tensor, noise: Tensor | None) -> Tensor:
+    def scan(self, w: Weights, drive: Tensor, noise: Tensor | None, buffers: Buffers | None = None) -> Tensor:
         """All times of a layer at once: only the linear recurrence runs over time."""
         u, times, states = drive.flatten(1, 2), drive.shape[1:3], []
         kicks = [None] * self.n_layers if noise is None else noise.flatten(1, 2).chunk(self.n_layers, -1)

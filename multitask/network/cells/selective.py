@@ -9,6 +9,7 @@ from torch import Tensor
 from multitask.network.cells.cell import Cell, Weights
 from multitask.network.cells.linear_scan import linear_scan
 from multitask.network.initial import glorot
+from multitask.scan import Buffers
 from multitask.trials import check_whole
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Selective(Cell):
         a, b = self._coefficients(w, drive)
         return (a * state.unflatten(-1, (self.n_units, self.n_states)) + b).flatten(-2)
 
-    def scan(self, w: Weights, drive: Tensor, noise: Tensor | None) -> Tensor:
+    def scan(self, w: Weights, drive: Tensor, noise: Tensor | None, buffers: Buffers | None = None) -> Tensor:
         """All times at once: only the linear recurrence runs over time."""
         flat, times = drive.flatten(1, 2), drive.shape[1:3]
         a, b = (x.flatten(-2).unflatten(1, times) for x in self._coefficients(w, flat))
