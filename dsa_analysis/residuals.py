@@ -52,12 +52,12 @@ def residuals(trials: Any, conditions: Sequence[Any] | np.ndarray | Tensor) -> T
             f"conditions with a single trial have no residuals: {', '.join(alone)}; record at least 2 trials of each, "
             f"or leave these out"
         )
-    result: list[Tensor] = [torch.empty(0)] * len(parts)
+    deviations: dict[int, Tensor] = {}
     for label, own in members.items():
         stacked = _stacked(parts, own, label)
-        deviations = (len(own) / (len(own) - 1)) ** 0.5 * (stacked - stacked.mean(0))
-        for k, deviation in zip(own, deviations, strict=True):
-            result[k] = deviation
+        scaled = (len(own) / (len(own) - 1)) ** 0.5 * (stacked - stacked.mean(0))
+        deviations |= zip(own, scaled, strict=True)
+    result = [deviations[k] for k in range(len(parts))]
     return result if isinstance(trials, (list, tuple)) else torch.stack(result)
 
 

@@ -221,6 +221,22 @@ def test_an_ensemble_is_its_networks_one_by_one(cell, x):
     torch.testing.assert_close(network(own)[1][2], network(x + 2)[1][2], rtol=0, atol=1e-13)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("cell", ALL)
+def test_outputs_gradients_and_fixed_points_on_cuda_are_those_of_the_cpu(cell, x):
+    found = []
+    for device in ("cpu", "cuda"):
+        network, inputs = small(cell).to(device), x.to(device)
+        states = network.states(inputs).flatten(1, 2)
+        points = find_fixed_points(network, inputs[0, 0], states)
+        weights = [weight.requires_grad_() for weight in network.weights.values()]
+        gradients = torch.autograd.grad(network.logits(inputs)[0].square().mean(), weights)
+        found.append([states, *gradients, points.subset(points.fixed).hidden])
+    for here, there in zip(*found, strict=True):
+        assert there.is_cuda
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-6, atol=1e-8)  # points are solved to 1e-9
+
+
 @pytest.mark.parametrize("cell", ALL)
 def test_first_networks_of_a_larger_ensemble_start_alike(cell):
     parameters = NetworkParameters(n_rnn=6, rnn_type=cell)
