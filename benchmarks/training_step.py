@@ -1,5 +1,5 @@
 """One training step of an ensemble: the hand-written recurrence against the loop by the book, network by network, and
-against `torch.nn.RNN` where that can do it.
+against `torch.nn.RNN` where that can do it; and the GRU against `torch.nn.GRU`.
 
 All sides do the same work on the same numbers: forward, least-squares loss, backward, clipping of each network's
 gradient by its norm, Adam. The book's side is what one would write from the equation with linear maps and autograd;
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.table import Row
-from multitask.network import LeakyRNN, NetworkParameters
+from multitask.network import LeakyRNN, NetworkParameters, make_network
 from multitask.scan import ACTIVATIONS, Buffers
 from multitask.training import Adam, SquaredError, TrainingParameters, clipped, gradient_norms
 
-PEER = "loop by the book, or torch.nn.RNN"
+PEER = "loop by the book, torch.nn.RNN or torch.nn.GRU"
 N_INPUTS, N_OUTPUTS = 85, 33
 N_TRIALS, N_TIMES, N_ROUNDS = 64, 100, 5
 CLIP = TrainingParameters(clip="norm")
@@ -29,7 +29,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Case(NamedTuple):
     n_units: int
     n_networks: int
-    peer: str  # "book" or "nn.RNN"
+    peer: str  # "book", "nn.RNN" or "nn.GRU"
     target: float
 
 
@@ -40,6 +40,7 @@ CASES = [
     Case(64, 1, "book", 1.8),
     Case(64, 8, "nn.RNN", 1),
     Case(128, 8, "nn.RNN", 1),
+    Case(64, 8, "nn.GRU", 2),
 ]
 
 
@@ -132,6 +133,41 @@ class Doubled(Book):
         return g_in[None, :n_sensory], g_in[None, n_sensory:], g_rec[None], g_b[None, None, n:], g_out, g_b_out
 
 
+class Layer(Book):
+    """One GRU without noise, as `torch.nn.GRU` and `torch.nn.Linear` with the optimiser and clipping of torch."""
+
+    def __init__(self, network: LeakyRNN) -> None:
+        super().__init__(network)
+        w, n = self.weights, network.parameters.n_rnn
+        self.gru, self.head = torch.nn.GRU(N_INPUTS, n, batch_first=True), torch.nn.Linear(n, N_OUTPUTS)
+        own = {"weight_ih_l0": torch.cat([w["w_in"][0], w["w_rule"][0]]).T, "weight_hh_l0": w["w_rec"][0].T}
+        own |= {"bias_ih_l0": w["b"][0, 0], "bias_hh_l0": torch.cat([w["b"].new_zeros(2 * n), w["b_rec"][0, 0]])}
+        self.gru.load_state_dict(own)
+        self.head.load_state_dict({"weight": w["w_out"][0].T, "bias": w["b_out"][0, 0]})
+        self.parameters = [*self.gru.parameters(), *self.head.parameters()]
+        self.optimiser = torch.optim.Adam(self.parameters, 1e-3)
+
+    def gradients(
+        self, inputs: Tensor, targets: Tensor, mask: Tensor, generator: torch.Generator | None
+    ) -> Sequence[Tensor]:
+        """In the order and shapes of ours; leaves them in the parameters."""
+        self.optimiser.zero_grad()
+        (mask * (torch.sigmoid(self.head(self.gru(inputs)[0])) - targets)).square().mean().backward()
+        g_in, g_rec, g_b, g_b_rec, g_out, g_b_out = (p.grad for p in self.parameters)
+        n, n_sensory = self.network.parameters.n_rnn, self.weights["w_in"].shape[1]
+        ours = {"w_in": g_in.T[:n_sensory], "w_rule": g_in.T[n_sensory:], "w_rec": g_rec.T, "b": g_b[None]}
+        ours |= {"b_rec": g_b_rec[None, 2 * n :], "w_out": g_out.T, "b_out": g_b_out[None]}
+        return [ours[name][None] for name in self.weights]
+
+    def step(self, inputs: Tensor, targets: Tensor, mask: Tensor, generator: torch.Generator | None) -> None:
+        self.gradients(inputs, targets, mask, generator)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+
+
+KINDS = {"book": Book, "nn.RNN": Doubled, "nn.GRU": Layer}
+
+
 def _one_by_one(networks: Sequence[Hand], *arguments: Any) -> None:
     for network in networks:
         network.step(*arguments)
@@ -170,9 +206,9 @@ def run(chosen: list[Case]) -> Iterator[list[Row]]:
     batch, square = problem(), torch.randn(2048, 2048)
     for n_units, n_networks, peer, target in chosen:
         activation, noise = ("softplus", torch.Generator().manual_seed(0)) if peer == "book" else ("relu", None)
-        ensemble = LeakyRNN(NetworkParameters(n_rnn=n_units, activation=activation), n_networks)
-        kind = Book if peer == "book" else Doubled
-        hand, others = Hand(ensemble), [kind(ensemble.subset([i])) for i in range(n_networks)]
+        cell = "GRU" if peer == "nn.GRU" else "LeakyRNN"
+        ensemble = make_network(NetworkParameters(n_rnn=n_units, rnn_type=cell, activation=activation), n_networks)
+        hand, others = Hand(ensemble), [KINDS[peer](ensemble.subset([i])) for i in range(n_networks)]
         error = difference(hand.gradients(*batch, None), [other.gradients(*batch, None) for other in others])
         ours, theirs, product = interleaved(
             [
@@ -181,11 +217,11 @@ def run(chosen: list[Case]) -> Iterator[list[Row]]:
                 partial(torch.mm, square, square),
             ]
         )
-        floor = flop(n_units) / (2 * 2048**3 / min(product))
+        floor = (3 if cell == "GRU" else 1) * flop(n_units) / (2 * 2048**3 / min(product))
         yield [
             Row(
                 "training step",
-                f"{n_networks} x {n_units} units, {activation}, against {peer}",
+                f"{n_networks} x {n_units} units, {cell if cell == 'GRU' else activation}, against {peer}",
                 "ms a network",
                 [1e3 * seconds / n_networks for seconds in ours],
                 [1e3 * seconds / n_networks for seconds in theirs],
