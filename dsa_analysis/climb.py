@@ -17,6 +17,7 @@ native/climb.cpp is the same method for CPUs, about ten times faster. It retract
 reach the same tops but not always the same one from the same start.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ import torch
 from torch import Tensor
 
 from dsa_analysis import native
+
+GPU_BATCH = 4096  # matrices in a call of cuSOLVER
 
 
 def climb_all(
@@ -273,10 +276,16 @@ def one_by_one(decompose: Callable[[Tensor], Any], X: Tensor) -> Tensor | tuple[
     """``decompose`` of each of the leading axis, on a CPU by calls of their own.
 
     The last bits of LAPACK's results depend on where a matrix lies in memory; that of a call of its own is aligned.
+    Batches on a GPU are limited, because cuSOLVER refuses those of some 30,000 matrices or more.
     """
-    if X.device.type != "cpu" or not len(X):
+    if not len(X):
         return decompose(X)
-    parts = [decompose(x.clone()) for x in X]
+    if X.device.type == "cpu":
+        parts = [decompose(x.clone()) for x in X]
+        joined: Callable[[Any], Tensor] = torch.stack
+    else:
+        parts = [decompose(x) for x in X.split(max(1, GPU_BATCH // math.prod(X.shape[1:-2])))]
+        joined = torch.cat
     if isinstance(parts[0], Tensor):
-        return torch.stack(parts)
-    return tuple(torch.stack(part) for part in zip(*parts, strict=True))
+        return joined(parts)
+    return tuple(joined(part) for part in zip(*parts, strict=True))
