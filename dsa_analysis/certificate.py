@@ -122,8 +122,8 @@ def _best_multiplier(Z: np.ndarray, n_iterations: int) -> tuple[np.ndarray, floa
         # along the central path t grows with 1/mu at the rate oo ~ mu^2, and so by oo / mu = -og until mu = 0
         if t > 0 or (gg - og * og / oo < 1 and 0 < -og < -0.2 * t):
             break
-        # mu as small as a Newton step of length 3, in the norm of the Hessian, allows
-        mu = oo / max(-og + max(og * og - oo * (gg - 9), 0.0) ** 0.5, oo)
+        # mu as small as a Newton step of length 8, in the norm of the Hessian, allows: shorter ones take more of them
+        mu = oo / max(-og + max(og * og - oo * (gg - 64), 0.0) ** 0.5, oo)
         step = ascent / mu + centring
         change = np.zeros((n, n))
         change[rows, columns] = change[columns, rows] = step[:-1]
@@ -137,7 +137,7 @@ def _best_multiplier(Z: np.ndarray, n_iterations: int) -> tuple[np.ndarray, floa
                 best, gained = (trial, factored), gain
             elif best is not None:
                 break
-            size *= 0.75
+            size *= 0.7
         if best is None:
             break
         (D, t), found = best
