@@ -127,7 +127,7 @@ def null_distances(
     ------
     DataError
         An unknown kind, systems that are operators, too few systems, trials or draws, systems with other channels than
-        their partner for "exchange", or what `surrogates` refuses.
+        their partner or a metric of matched trials for "exchange", or what `surrogates` refuses.
 
     Warns
     -----
@@ -141,6 +141,11 @@ def null_distances(
     refuse_operators(named, "null distances are computed from data", matrices=False)
     if len(named) < 2:
         raise DataError(f"{len(named)} system has no partner; give at least 2")
+    if kind == EXCHANGE and how.metric.matched:
+        raise DataError(
+            f"kind = {kind!r} exchanges trials, which metric = {how.metric.name!r} takes to correspond; use "
+            f"'shuffle_times' or 'shuffle_trials'"
+        )
     n_pairs = len(named) * (len(named) - 1) // 2
     if n_pairs / (n + 1) > 0.05:
         warnings.warn(

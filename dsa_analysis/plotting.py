@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # Similarity itself draws with these functions
 
     from dsa_analysis.choose import EmbeddingChoice
     from dsa_analysis.explain import Explanation
+    from dsa_analysis.nulls import Nulls
     from dsa_analysis.similarity import Similarity
     from dsa_analysis.stability import Stability
 
@@ -350,6 +351,25 @@ def plot_stability(found: "Stability", axes: Axes) -> Axes:
         axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="black", linewidth=1.5))
     axes.tick_params(labelsize=7)
     axes.set(xlabel=", ".join(cells.names), ylabel=", ".join(cells.names), title=found.verdict.split(":")[0])
+    return axes
+
+
+def plot_nulls(nulls: "Nulls", axes: Axes, unit: str = "") -> Axes:
+    """Distances of all pairs, the nearest first, over the middle 95 % of their null distances."""
+    pairs = np.triu_indices(len(nulls.labels), 1)
+    order = nulls.observed[pairs].argsort(kind="stable")
+    low, middle, high = np.quantile(nulls.distances[:, *pairs], [0.025, 0.5, 0.975], axis=0)[:, order]
+    place = np.arange(len(order))
+    axes.fill_between(place, low, high, step="mid", color="0.8", label="null, 95 %", linewidth=0)
+    axes.plot(place, middle, drawstyle="steps-mid", color="0.5", linewidth=1, label="null, median")
+    axes.plot(place, nulls.observed[pairs][order], ".", color="C0", markersize=5, label="distance")
+    if len(place) <= 15:
+        names = [f"{nulls.labels[pairs[0][k]]}, {nulls.labels[pairs[1][k]]}" for k in order]
+        axes.set_xticks(place, names, rotation=30, ha="right", fontsize=8)
+    else:
+        axes.set_xlabel("pair, the nearest first")
+    axes.set(ylabel=f"distance ({unit})" if unit else "distance", ylim=(0, None), xlim=(-0.6, len(order) - 0.4))
+    axes.legend(frameon=False, fontsize=8)
     return axes
 
 

@@ -27,6 +27,7 @@ from dsa_analysis.data import as_device, check_choice
 from dsa_analysis.metrics import as_metric, is_matched
 from dsa_analysis.recordings.load import labels_of
 from dsa_analysis.recordings.readers import refuse_unreadable
+from workbench import robust
 from workbench.report.findings import Findings, said_once
 from workbench.settings import ConfigError, replacing
 from workbench.terminal import Stages, called, complain
@@ -70,7 +71,8 @@ def compare_files(arguments: argparse.Namespace, command: str) -> Outcome:
         name.removeprefix("choice_"): value for name, value in vars(arguments).items() if name.startswith("choice_")
     }
     _check(arguments, choices)
-    stages = Stages(3 + bool(arguments.intervals), arguments.quiet, arguments.verbose)
+    further = (arguments.intervals, arguments.stability is not None, arguments.null is not None)
+    stages = Stages(3 + sum(map(bool, further)), arguments.quiet, arguments.verbose)
     with _alone_in(folder):
         return _into(folder, arguments, choices, stages, command, started)
 
@@ -183,9 +185,21 @@ def _find(arguments: argparse.Namespace, choices: Mapping[str, Any], stages: Sta
             )
         pairs = np.triu_indices(len(systems), 1)
         table["ci_low"], table["ci_high"] = (limit[pairs] for limit in dsa.distance_intervals(similarity, replicates))
+    stable, nulls = None, {}
+    if arguments.stability is not None:
+        with stages.stage("comparing under other choices"):
+            stable = robust.stability(
+                systems, how, arguments.stability, list(groups.values()), device=device, progress=progress
+            )
+    if arguments.null is not None:
+        with stages.stage(f"{arguments.null_draws} null distances of each pair"):
+            nulls = robust.nulls(systems, how, arguments, progress)
+        table = robust.against_nulls(table, similarity, floor, nulls)
     explanation = _explained(arguments, similarity, loaded)
     statistics = _statistics(similarity, list(groups.values()), replicates) if groups else {}
-    found = Findings(systems, groups, similarity, table, floor, choice, statistics, explanation)
+    found = Findings(
+        systems, groups, similarity, table, floor, choice, statistics, explanation, stability=stable, nulls=nulls
+    )
     return replace(found, spectra=_spectra(found)) if found.unclear_cuts else found
 
 
@@ -259,6 +273,7 @@ def _check(arguments: argparse.Namespace, choices: Mapping[str, Any]) -> None:
             raise ConfigError(f"--explain: needs two systems, got {arguments.explain[0]} twice")
         if metric.needs != "operators":
             raise ConfigError(f"--explain: metric {metric.name} aligns no operators; use --metric angular")
+    robust.check(arguments, metric)
     Comparison().override(**choices)  # refuses values and combinations that cannot be
 
 

@@ -11,6 +11,11 @@ from workbench.terminal import called
 CHOICE = "choice_"  # what the names of these options begin with in the namespace; --window is one of the files
 OPTIONS = {"window": "--delay-window"}
 DEFAULTS = {"n_delays": "auto", "rank": "auto"}  # of the command line, where the metric needs operators
+AXES = (
+    "n_delays", "delay_interval", "rank", "steps_ahead", "horizon", "delay_window", "estimator", "metric", "reduction",
+    "trial_length", "n_trials",
+)  # fmt: skip
+NULLS = ("exchange", "phase", "iaaft", "shuffle_times", "shuffle_trials")  # kinds of null distances
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)  # a number, not an option
 EXIT_CODES = "exit codes: 0 done; 1 something that ran failed; 2 nothing could be run as asked; 130 interrupted"
 
@@ -33,15 +38,44 @@ class Version(argparse.Action):
         parser.exit()
 
 
-class Windows(argparse.Action):
-    """Pieces START:STOP of trials; what follows and is none of these is a file."""
+class Words(argparse.Action):
+    """Takes all words of its own kind; what follows and is none of these is a file."""
+
+    pattern, told = "", ""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        pieces = [value for value in values if re.fullmatch(r"\d+:\d+", value)]
-        if not pieces:
-            parser.error(f"argument {option_string}: needs START:STOP in samples, such as 0:100; got {values[0]}")
-        setattr(namespace, self.dest, [tuple(map(int, piece.split(":"))) for piece in pieces])
-        namespace.more_files = [*getattr(namespace, "more_files", []), *(one for one in values if one not in pieces)]
+        own = [value for value in values if re.fullmatch(self.pattern, value)]
+        if not own and self.nargs == "+":
+            parser.error(f"argument {option_string}: needs {self.told}; got {values[0]}")
+        setattr(namespace, self.dest, [self.read(word) for word in own])
+        files = [value for value in values if value not in own]
+        namespace.more_files = [*getattr(namespace, "more_files", []), *files]
+
+    @staticmethod
+    def read(word: str) -> Any:
+        return word
+
+
+class Windows(Words):
+    """Pieces START:STOP of trials."""
+
+    pattern, told = r"\d+:\d+", "START:STOP in samples, such as 0:100"
+
+    @staticmethod
+    def read(word: str) -> Any:
+        return tuple(map(int, word.split(":")))
+
+
+class Axes(Words):
+    """Axes of a grid, such as rank=4,6,8."""
+
+    pattern = rf"({'|'.join(AXES)})=.+".replace("_", "[_-]")
+
+
+class Nulls(Words):
+    """Kinds of nulls."""
+
+    pattern = "|".join(NULLS)
 
 
 def natural(text: str) -> int:
@@ -238,4 +272,22 @@ def add_compare(commands: Any, choices: bool, prog: str) -> None:
         "--n-splits", type=count, default=5, metavar="N", help="splits for the noise floor (default: 5)"
     )
     report.add_argument("--intervals", type=natural, default=0, metavar="N", help="resample trials N times, 100 or so")
+    report.add_argument(
+        "--stability",
+        nargs="*",
+        action=Axes,
+        metavar="AXIS=V,V",
+        help="compare under other choices, too: rank=4,6,8 horizon=50,100, or, without any, half and twice the delays, "
+        f"ranks and horizon in use. Axes: {', '.join(AXES)}",
+    )
+    report.add_argument(
+        "--null",
+        nargs="*",
+        action=Nulls,
+        metavar="KIND",
+        help=f"test distances against draws of {', '.join(NULLS)} (default: {NULLS[0]}, for systems of equal channels)",
+    )
+    report.add_argument(
+        "--null-draws", type=count, default=99, metavar="N", help="of each kind, 19 or more (default: 99)"
+    )
     report.add_argument("--explain", nargs=2, metavar="SYSTEM", help="pair to take apart (default: the most distant)")

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
 from dsa_analysis import Similarity, lorenz
+from dsa_analysis.nulls import Nulls
 from dsa_analysis.plotting import (
     group_colors,
     group_legend,
@@ -19,6 +20,7 @@ from dsa_analysis.plotting import (
     plot_eigenvalues,
     plot_intervals,
     plot_map,
+    plot_nulls,
     plot_scores,
     plot_spectrum,
     plot_trajectories,
@@ -123,6 +125,18 @@ def test_intervals_lie_around_the_means_of_columns(axes):
     limits = np.array([segment[:, 1] for segment in bars.get_segments()])
     half = 4.302652729911275 / 3**0.5  # Student's t of 2 degrees of freedom, times the standard error
     assert limits == pytest.approx(np.array([[2 - half, 2 + half], [4, 4]]))
+
+
+def test_nulls_are_drawn_behind_the_distances_the_nearest_pair_first(axes):
+    draws = np.random.default_rng(0).uniform(1, 2, (40, 3, 3))
+    observed = np.array([[0.0, 0.3, 0.1], [0.3, 0.0, 0.2], [0.1, 0.2, 0.0]])
+    ones = np.ones((3, 3))
+    plot_nulls(Nulls("phase", ("a", "b", "c"), draws, observed, ones, ones), axes, "rad")
+    middle, distances = axes.lines
+    assert distances.get_ydata() == pytest.approx([0.1, 0.2, 0.3])
+    assert middle.get_ydata() == pytest.approx(np.median(draws[:, [0, 1, 0], [2, 2, 1]], 0))
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a, c", "b, c", "a, b"]
+    assert axes.get_ylabel() == "distance (rad)"
 
 
 def test_legend_names_each_group(axes):

@@ -124,6 +124,13 @@ def test_halves_of_a_system_do_not_differ_and_other_systems_do(systems, exchange
     assert "19 draws of 'exchange'; 0 of 3 pairs differ" in repr(exchanged)
 
 
+def test_trials_that_correspond_are_not_exchanged(systems):
+    with pytest.raises(
+        DataError, match="exchanges trials, which metric = 'cka' takes to correspond; use 'shuffle_times'"
+    ):
+        null_distances(systems, metric="cka", progress=False)
+
+
 def test_p_is_uniform_if_trials_are_exchangeable():
     """30 pairs of halves of one system; p takes the values 1/20 to 20/20, and a uniform step is subtracted."""
     rng = np.random.default_rng(0)

@@ -262,6 +262,52 @@ def test_budget_of_the_alignment_can_be_stated(folder):
     np.testing.assert_array_equal(stored.distances, expected.distances)
 
 
+def test_stability_and_nulls_stand_in_the_report(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sections, "picture", picture)
+    asked = ["--null", "exchange", "shuffle_times", "slow_1.npy", "--null-draws", "19", "--stability", "rank=2,4"]
+    assert main(["compare", "fast_1.npy", "fast_2.npy", *SETTINGS, *asked, "n-delays=3", "slow_2.npy"]) == 0
+    out = folder / "results" / "compare"
+    said, text, table = capsys.readouterr().out, text_of(out / "report.html"), pd.read_csv(out / "distances.csv")
+    assert re.search(r"the order of the distances  (stable|unstable|depends on [\w, ]+), ", said)
+    assert re.search(r"differ  +\d of 6 pairs, 19 draws of exchange, Holm, p < .05", said)
+    assert "The frame is the comparison of this page: rank = 3, n_delays = 2." in text
+    assert "6 cells" not in text
+    assert "Trials were exchanged between the systems of a pair" in text
+    assert "p after Holm's adjustment for the number of pairs. Scaled: 0 is two recordings of one system" in text
+    assert table.filter(like="exchange").columns.tolist() == ["null_exchange", "p_exchange", "p_holm_exchange"]
+    assert (table["p_exchange"] >= 0.05).all()  # 1 / 20 is the least there is
+    floors = table["noise_floor"]
+    scaled = (table["distance"] - floors) / (table["null_shuffle_times"] - floors)
+    np.testing.assert_allclose(table["scaled_shuffle_times"], scaled, rtol=1e-9)
+    assert (table["scaled_low_shuffle_times"] <= scaled).all()
+
+
+def test_grid_of_stability_is_around_the_embedding_in_use(folder):
+    assert main(["compare", *files(folder), *SETTINGS, "--sampling-rate", "100", "--horizon", "20", "--stability"]) == 0
+    text = text_of(folder / "results" / "compare" / "report.html")
+    assert "n_delays = 2, rank = 3, horizon = 20.0." in text
+    assert "6 cells were left out, because a system does not support them" in text  # ranks 3, 4 of one delay
+    assert "n_delays = 1, rank = 3" in text
+
+
+@pytest.mark.parametrize("metric", ["cka", "spectral"])
+def test_stability_of_other_metrics(folder, metric):
+    embedding = SETTINGS if metric == "spectral" else []
+    assert main(["compare", *files(folder), *embedding, "--metric", metric, "--stability", "n_trials=3"]) == 0
+    assert "n_trials = all." in text_of(folder / "results" / "compare" / "report.html")
+
+
+def test_names_of_axes_and_nulls_are_those_of_the_library():
+    from dataclasses import fields
+
+    from dsa_analysis import Comparison, nulls
+    from workbench import options, robust
+
+    known = {each.name for each in fields(Comparison)} | set(robust.OF_DATA)
+    assert {robust.FIELDS.get(name, name) for name in options.AXES} <= known
+    assert (nulls.EXCHANGE, *nulls.KINDS) == options.NULLS
+
+
 def test_help_has_an_example_and_loads_no_torch(capsys):
     with pytest.raises(SystemExit) as done:
         main(["compare", "--help"])
@@ -307,12 +353,23 @@ def test_what_cannot_be_done_exits_2_with_one_line_and_no_results(folder, capsys
         (["--device", "cuda:77"], "is not there"),
         (["--n-delays", "2", "--delay-window", "20"], "say the same thing twice"),
         (["slow_9.npy"], "slow_9.npy: no such file"),
+        (["--stability", "rank=2,x"], "--stability rank=2,x: must be a whole number >= 1, got x"),
+        (["--stability", "rank=3", "--operators"], "--stability: compares data again"),
+        (["--stability", "--windows", "0:20"], "--stability: compares whole trials; leave --windows out"),
+        (["--null", "phase", "--operators"], "--null: compares data again"),
+        (["--null", "--null-draws", "9"], "--null-draws: 9 is too few; give 19 or more"),
+        (["--null", "--metric", "cka"], "--null exchange: exchanges trials, which metric cka takes to correspond"),
     ],
 )
 def test_what_can_be_checked_is_checked_before_files_are_read(folder, capsys, monkeypatch, extra, message):
     monkeypatch.setattr("dsa_analysis.load_recordings", lambda *_, **__: pytest.fail("files were read"))
     assert main(["compare", *files(folder), *extra]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_stability_of_three_files_is_refused(folder, capsys):
+    assert main(["compare", *files(folder)[1:], "--stability"]) == 2
+    assert "--stability: judges the order of distances, which takes 4 files or more; 3 came" in capsys.readouterr().err
 
 
 def test_quiet_leaves_warnings_to_the_report_and_says_where_it_lies(folder, capsys):

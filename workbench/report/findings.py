@@ -42,6 +42,8 @@ class Findings:
         All singular values of the windows, if a cut is unclear; empty if they were not computed.
     concerns : list of str
         Warnings, each once.
+    stability : Stability or None
+    nulls : dict from kind to Nulls
     """
 
     systems: Mapping[str, Any]
@@ -54,6 +56,8 @@ class Findings:
     explanation: "dsa.Explanation | None" = None
     spectra: dict[str, Any] = field(default_factory=dict)
     concerns: list[str] = field(default_factory=list)
+    stability: "dsa.Stability | None" = None
+    nulls: "dict[str, dsa.Nulls]" = field(default_factory=dict)
 
     @property
     def unit(self) -> str:

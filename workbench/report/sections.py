@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsa_analysis import metrics, plotting
+from dsa_analysis.nulls import EXCHANGE
 from workbench.report.advice import advice
 from workbench.report.figures import picture
 from workbench.report.findings import Findings
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 MANY = 80  # systems above which a matrix has no names
 FEW = 10  # systems or groups up to which each has a colour of its own, and a line in the legend
+SIGNIFICANT = 0.05
 N_ROWS = 2000  # of the table of pairs on the page; distances.csv has all
 NAMES = {
     "system_a": "system", "system_b": "and", "lower_bound": "lower bound", "noise_floor": "noise floor",
     "ci_low": "interval from", "ci_high": "to", "agreement": "starts that agree",
+    "p_holm": "p (Holm)", "null": "null (mean)", "scaled_low": "from", "scaled_high": "to",
 }  # fmt: skip
 
 
@@ -51,6 +54,13 @@ def conclusion(findings: Findings) -> Section:
         if name.startswith("AUROC"):
             told = f"AUROC {value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
             facts.append((f"{len(set(findings.groups.values()))} groups", told, "1: told apart; 0.5: chance"))
+    if findings.stability is not None:
+        verdict, told = findings.stability.verdict.split(": ", 1)
+        facts.append(("the order of the distances", verdict, told.split(";")[0].split(" (")[0]))
+    for kind, null in findings.nulls.items():
+        passed = int((findings.table[f"p_holm_{kind}"] < SIGNIFICANT).sum())
+        asks = "differ" if kind == EXCHANGE else "more alike than chance"
+        facts.append((asks, f"{passed} of {len(table)} pairs", f"{len(null.distances)} draws of {kind}, Holm, p < .05"))
     return Section("conclusion", "", [*parts, Facts(facts), *(Text(one) for one in _meanings(findings))])
 
 
@@ -131,6 +141,67 @@ def groups(findings: Findings) -> Section | None:
     lines = [f"{group}: {', '.join(systems)}" for group, systems in members.items()]
     said = Bullets([f"{name}: {value}" for name, value in findings.statistics.items()])
     return Section("groups", "Groups", [said, Bullets(lines, folded=f"{len(members)} groups")])
+
+
+def stability(findings: Findings) -> Section | None:
+    """Whether the order of the distances holds under other choices."""
+    found = findings.stability
+    if found is None:
+        return None
+    size = 3.2 + 0.17 * min(len(found.cells), 40)
+    figure, axes = _figure(size + 1.5, size)
+    plotting.plot_stability(found, axes)
+    axes.set_title("")
+    used = ", ".join(f"{name} = {value}" for name, value in zip(found.axes, found.reference, strict=True))
+    told = f"Rank correlation of the distances in any two cells. The frame is the comparison of this page: {used}."
+    parts: list[Any] = [Text(f"{found.verdict[0].upper()}{found.verdict[1:]}."), picture(figure, "stability", told)]
+    shown = found.cells.reset_index().rename(columns={"r_squared": "R squared"})
+    told = (
+        "Correlation with the comparison of this page, with its interval over systems; fraction of systems that keep "
+        "their nearest neighbour; correlation of the distances from two halves of the trials."
+    )
+    parts.append(Table.of(shown, told, downloads=[csv_of(found.cells.reset_index(), "stability.csv")]))
+    if found.left_out:
+        lines = [
+            f"{', '.join(f'{name} = {value}' for name, value in zip(found.axes, cell, strict=True))}: {reason}"
+            for cell, reason in found.left_out
+        ]
+        parts.append(Bullets(lines, folded=f"{len(lines)} cells were left out, because a system does not support them"))
+    return Section("stability", "Under other choices", parts)
+
+
+AS_SMALL = "p is the fraction of draws whose distance is as small."
+KEPT = "Operators are fitted to what is kept, so distances close to the null are expected."
+ASKED = {
+    EXCHANGE: "Trials were exchanged between the systems of a pair, as if both were recordings of one. p is the "
+    "fraction of exchanges after which they are as far apart.",
+    "shuffle_times": f"The samples of each trial were shuffled, which leaves no dynamics. {AS_SMALL}",
+    "phase": f"The phases of all frequencies were drawn anew, which keeps all spectra. {AS_SMALL} {KEPT}",
+    "iaaft": f"The phases of all frequencies were drawn anew, and the values kept. {AS_SMALL} {KEPT}",
+    "shuffle_trials": "Each channel got the trials in another order, which takes away what channels share within a "
+    f"trial. {AS_SMALL}",
+}
+
+
+def chance(findings: Findings) -> Section | None:
+    """Distances against their nulls, in a figure for each, and on the scale from floor to null."""
+    if not findings.nulls:
+        return None
+    parts: list[Any] = []
+    for kind, null in findings.nulls.items():
+        table = findings.table.sort_values("distance").head(N_ROWS)
+        figure, axes = _figure(8, 3.4)
+        plotting.plot_nulls(null, axes, findings.unit)
+        p_least = 1 / (1 + len(null.distances))
+        told = f"{ASKED[kind]} The smallest p of {len(null.distances)} draws is {p_least:.2g}."
+        parts.append(picture(figure, f"null_{kind}", told))
+        columns = ["system_a", "system_b", "distance", *(c for c in table if c.endswith(f"_{kind}"))]
+        shown = table[columns].rename(columns={c: c.removesuffix(f"_{kind}") for c in columns})
+        told = "p after Holm's adjustment for the number of pairs."
+        if "scaled" in shown:
+            told += " Scaled: 0 is two recordings of one system, 1 is the null, with its interval over draws."
+        parts.append(Table.of(shown, told, NAMES))
+    return Section("chance", "Against chance", parts)
 
 
 def embedding(findings: Findings) -> Section | None:
@@ -267,7 +338,7 @@ def settings(findings: Findings) -> Section:
 
 
 SECTIONS: tuple[Callable[[Findings], Section | None], ...] = (
-    conclusion, what_next, warned, distances, groups, embedding, explained, pairs, systems, settings,
+    conclusion, what_next, warned, distances, groups, stability, chance, embedding, explained, pairs, systems, settings,
 )  # fmt: skip
 
 
