@@ -6,7 +6,7 @@ give the directions for each number of delays; they are the same for all ranks a
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,7 @@ class Grid:
     ranks: list[int]
     horizons: list[int]
     by_data: bool = False  # whether the horizons are those of "auto"
+    _comparisons: dict[Cell, Comparison] = field(default_factory=dict, compare=False)  # made once for each cell
 
     @classmethod
     def of(cls, how: Comparison, trials: dict[str, list[Tensor]], candidates: dict[str, Any]) -> "Grid":
@@ -130,6 +131,11 @@ class Grid:
 
     def comparison(self, cell: Cell) -> Comparison:
         """The comparison for a cell, in times if sampling intervals differ or if times were given."""
+        if cell not in self._comparisons:
+            self._comparisons[cell] = self._comparison(cell)
+        return self._comparisons[cell]
+
+    def _comparison(self, cell: Cell) -> Comparison:
         found: dict[str, Any] = {"rank": cell.rank}
         timed = self.slowest is not None and (self.how.horizon is not None or len(self.horizons) > 1)
         unequal = isinstance(self.how.dt, Mapping) and len(set(self.how.dt.values())) > 1
@@ -172,7 +178,7 @@ class Measured:
         self.halves: dict[str, list[SystemCells]] = {}
         bar = tqdm(grid.trials.items(), desc="fitting", delay=2, leave=False, disable=not progress)
         for name, parts in bar:
-            self.whole[name] = SystemCells(grid, name, parts)
+            self.whole[name] = SystemCells(grid, name, parts, memory=True)
             if name in spread and len(parts) >= 2:
                 self.halves[name] = [SystemCells(grid, name, parts[start::2]) for start in (0, 1)]
         self.memory = {m: [self._memory(m, horizon) for horizon in grid.horizons] for m in grid.delays}
@@ -182,11 +188,8 @@ class Measured:
 
         White noise lowers both in the same way, and the ratio is that of the signal.
         """
-        shortest, rank = self.grid.horizons[0], min(LEAST_RANK, n_delays * self.n_channels)
-        left = [
-            system.memory(Cell(n_delays, rank, horizon)) / system.memory(Cell(n_delays, rank, shortest))
-            for system in self.whole.values()
-        ]
+        shortest = self.grid.horizons[0]
+        left = [one.memory[n_delays, horizon] / one.memory[n_delays, shortest] for one in self.whole.values()]
         return float(np.median(left))
 
     @property
@@ -206,26 +209,34 @@ class Measured:
         memory = zip(self.grid.horizons, self.memory[cell.n_delays], strict=True)
         return cell.horizon == next((horizon for horizon, left in memory if left <= DECORRELATED), None)
 
-    def look(self, cell: Cell) -> dict[str, Any]:
-        """The columns of the table that need no alignment, for one cell."""
-        found = [of.found(cell) for of in self.whole.values()]
-        everyone = [*self.whole.values(), *(half for halves in self.halves.values() for half in halves)]
-        gaps = np.array([d.gap(cell.rank) for d in found])
+    def glance(self, cell: Cell) -> dict[str, Any]:
+        """The columns of the table that are there for all cells."""
+        gaps = np.array([of.first[cell.n_delays].gap(cell.rank) for of in self.whole.values()])
         cut = gaps[np.isfinite(gaps)]  # systems in which directions are cut off
-        resolved = all(of.reaches(cell) for of in everyone)
-        above_noise = all(of.above_noise(cell) for of in self.whole.values())
-        enough = cell.rank >= min(LEAST_RANK, *(len(d.basis) for d in found))
-        gap, moved_on = float(np.exp(np.log(cut).mean())) if len(cut) else np.inf, self.moved_on(cell)
-        errors = [even.prediction_error(cell, odd) for even, odd in self.halves.values()] if resolved else []
         return {
-            "gap": gap,
+            "gap": float(np.exp(np.log(cut).mean())) if len(cut) else np.inf,
+            "memory": self.memory[cell.n_delays][self.grid.horizons.index(cell.horizon)],
+            "moved_on": self.moved_on(cell),
+        }
+
+    def look(self, cell: Cell) -> dict[str, Any]:
+        """All columns of the table that need no alignment, for a cell with an admissible horizon."""
+        found, resolved = self.glance(cell), self.resolved(cell)
+        above_noise = all(of.above_noise(cell) for of in self.whole.values())
+        enough = cell.rank >= min(LEAST_RANK, *(len(of.first[cell.n_delays].basis) for of in self.whole.values()))
+        clear = found["gap"] >= LEAST_GAP and found["moved_on"]
+        errors = [even.prediction_error(cell, odd) for even, odd in self.halves.values()] if resolved else []
+        return found | {
             "resolved": resolved,
             "above_noise": above_noise,
-            "memory": self.memory[cell.n_delays][self.grid.horizons.index(cell.horizon)],
-            "moved_on": moved_on,
-            "admissible": resolved and above_noise and enough and gap >= LEAST_GAP and moved_on,
+            "admissible": resolved and above_noise and enough and clear,
             "prediction_error": float(np.median(errors)) if errors else np.nan,
         }
+
+    def resolved(self, cell: Cell) -> bool:
+        """Whether the data of all systems and halves resolve the rank."""
+        everyone = [*self.whole.values(), *(half for halves in self.halves.values() for half in halves)]
+        return all(of.reaches(cell) for of in everyone)
 
     def split_half(self, cell: Cell) -> np.ndarray:
         """Distances (k, k) of the even trials of each system to the odd trials of all, by the metric."""
@@ -242,38 +253,58 @@ class Measured:
 
 
 class SystemCells:
-    """The directions of some trials of a system for every window and horizon."""
+    """The directions of some trials of a system for every window, and with ``memory`` that over every horizon."""
 
-    def __init__(self, grid: Grid, name: str, trials: list[Tensor]) -> None:
+    def __init__(self, grid: Grid, name: str, trials: list[Tensor], memory: bool = False) -> None:
         self.grid, self.name, self.trials = grid, name, trials
         self.noise = grid.how.noise_of(name)
-        self.directions: dict[tuple[int, int], Directions] = {}
-        first, *others = grid.horizons
-        products = lag_covariances(trials, self.embedding(Cell(max(grid.delays), max(grid.ranks), first)), name)
+        self.first: dict[int, Directions] = {}  # by n_delays, at the shortest horizon
+        self.others: dict[tuple[int, int], Directions] = {}  # at other horizons, as they are needed
+        self.memory: dict[tuple[int, int], float] = {}
+        self._embeddings: dict[Cell, EmbeddingParameters] = {}  # made once for each cell
+        top, shortest = max(grid.ranks), grid.horizons[0]
+        products = lag_covariances(trials, self.embedding(Cell(max(grid.delays), top, shortest)), name)
         for m in grid.delays:
-            p = self.embedding(Cell(m, max(grid.ranks), first))
-            found = self.directions[m, first] = products.shortened(p.n_delays).directions(p.rank)
-            v = coordinates(found, trials, p) if others else []
-            for horizon in others:  # with the same directions, which do not depend on it
-                p = self.embedding(Cell(m, max(grid.ranks), horizon))
-                self.directions[m, horizon] = with_horizon(found, v, trials, p)
+            p = self.embedding(Cell(m, top, shortest))
+            self.first[m] = products.shortened(p.n_delays).directions(p.rank)
+            if memory:
+                self.memory |= {
+                    (m, horizon): left for horizon, left in zip(grid.horizons, self._memory(m), strict=True)
+                }
 
     def embedding(self, cell: Cell) -> EmbeddingParameters:
-        return self.grid.comparison(cell).embedding(self.name)
+        if cell not in self._embeddings:
+            self._embeddings[cell] = self.grid.comparison(cell).embedding(self.name)
+        return self._embeddings[cell]
 
     def found(self, cell: Cell) -> Directions:
-        return self.directions[cell.n_delays, cell.horizon]
+        first, place = self.first[cell.n_delays], (cell.n_delays, cell.horizon)
+        if cell.horizon == self.grid.horizons[0]:
+            return first
+        if place not in self.others:  # with the same directions, which do not depend on the horizon
+            p = self.embedding(cell._replace(rank=max(self.grid.ranks)))
+            self.others[place] = with_horizon(first, coordinates(first, self.trials, p), self.trials, p)
+        return self.others[place]
+
+    def _memory(self, n_delays: int) -> list[float]:
+        """For each horizon the mean autocorrelation of the leading directions: the mean eigenvalue; NaN if none."""
+        first, rank = self.first[n_delays], LEAST_RANK
+        cells = [Cell(n_delays, max(self.grid.ranks), horizon) for horizon in self.grid.horizons]
+        v = [part[:, :rank] for part in coordinates(first, self.trials, self.embedding(cells[0]))]
+        leading, left = replace(first, basis=first.basis[:, :rank]), []
+        for cell in cells:
+            p = replace(self.embedding(cell), rank=min(rank, leading.rank))
+            found = with_horizon(leading, v, self.trials, p)
+            variance = as_noise_variance(self.noise, found, p, self.name)
+            p = replace(p, rank=largest_rank(found, p, variance))
+            left.append(float(solve(found, p, variance).matrix.diagonal().mean()) if p.rank else np.nan)
+        return left
 
     def _variance(self, cell: Cell) -> Tensor:
         return as_noise_variance(self.noise, self.found(cell), self.embedding(cell), self.name)
 
     def operator(self, cell: Cell) -> Operator:
         return solve(self.found(cell), self.embedding(cell), self._variance(cell))
-
-    def memory(self, cell: Cell) -> float:
-        """Mean eigenvalue of the operator: the mean autocorrelation of its directions over the horizon; NaN if none."""
-        rank = largest_rank(self.found(cell), self.embedding(cell), self._variance(cell))
-        return float(self.operator(cell._replace(rank=rank)).matrix.diagonal().mean()) if rank else np.nan
 
     def reaches(self, cell: Cell) -> bool:
         """Whether the data resolve the rank, with ten transitions for each dimension."""

@@ -39,6 +39,7 @@ from dsa_analysis.operators import refuse_operators
 if TYPE_CHECKING:
     import pandas as pd
 
+CLEAR_GAP = 2.0  # singular values that fall by half show the dimension of the systems
 TIE = 0.02  # AUROCs of halves this close count as equal: about their standard error for 12 systems
 N_STARTS = 2  # of the alignments of halves: only the order of their distances matters
 LEAST_AGREEMENT = 0.7  # rank correlation with a neighbouring cell; below it, results depend on the choice
@@ -60,7 +61,8 @@ class EmbeddingChoice(Shown):
         One row for each cell, by ``n_delays`` and ``rank`` (and by ``horizon``, or ``steps_ahead`` if ``dt`` is not
         known, if there were several candidates). Columns: ``gap``, ``resolved``, ``above_noise``, ``memory``
         (autocorrelation of the leading directions over the horizon, relative to the shortest horizon), ``moved_on``
-        (whether this is the shortest horizon over which memory is lost), ``admissible``, ``auroc`` and ``ratio`` of the
+        (whether this is the shortest horizon over which memory is lost; cells at other horizons have only the gap and
+        the memory), ``admissible``, ``auroc`` and ``ratio`` of the
         split halves (NaN if they were not compared), ``prediction_error`` (of held-out trials, relative to predicting
         the mean, after ``n_applications`` applications of the operator), ``agreement`` (rank correlation of the
         split-half distances with those of the chosen cell) and ``chosen``.
@@ -201,21 +203,23 @@ def choose_embedding(
     grid = Grid.of(how, trials, candidates)
     measured = Measured(grid, progress)
     cells = grid.cells(min(parts[0].shape[1] for parts in trials.values()))
-    table = pd.DataFrame([measured.look(cell) for cell in cells])
-    table.index = grid.index(cells)
-    if not table["resolved"].any():
+    looks = {cell: measured.look(cell) for cell in cells if measured.moved_on(cell)}
+    if not any(look["resolved"] for look in looks.values()):
+        looks = {cell: measured.look(cell) for cell in cells}
+    if not any(look["resolved"] for look in looks.values()):
         raise DataError(
             f"no rank from {min(grid.ranks)} to {max(grid.ranks)} is resolved in all systems, with ten transitions for "
             f"each dimension: give smaller ranks, or record more"
         )
-    left = [cell for cell, fine in zip(cells, table["admissible"], strict=True) if fine]
+    table = pd.DataFrame([looks.get(cell) or measured.glance(cell) for cell in cells], index=grid.index(cells))
+    table["admissible"] = table["admissible"].eq(True)
+    left = [cell for cell, look in looks.items() if look["admissible"]]
     if not left:
         warnings.warn(
             f"no cell is resolved, above the noise and at a gap of {LEAST_GAP} in all systems: the largest gap is "
             f"used, and distances may be unstable", stacklevel=2,
         )  # fmt: skip
-        fits = table["resolved"] & (table["moved_on"] | ~(table["resolved"] & table["moved_on"]).any())
-        left, method = [cell for cell, fine in zip(cells, fits, strict=True) if fine], "gap"
+        left, method = [cell for cell, look in looks.items() if look["resolved"]], "gap"
     if grid.by_data and not measured.forgets:
         if method == "gap":  # one sample ahead, operators near the identity would be the last thing to compare
             longest = max(cell.horizon for cell in left)
@@ -226,6 +230,7 @@ def choose_embedding(
             f"you know the time over which they act", stacklevel=2,
         )  # fmt: skip
 
+    left = [cell for cell in left if looks[cell]["gap"] >= CLEAR_GAP] or left
     distances = {}
     if method == "identifiability":
         bar = tqdm(left, desc="comparing halves", unit="cell", delay=2, leave=False, disable=not progress)
@@ -243,8 +248,8 @@ def choose_embedding(
             "recordings, use wider bins, or record more trials (or give a rank yourself)"
         )
     if distances:
-        resolved = [cell for cell, fine in zip(cells, table["resolved"], strict=True) if fine and cell not in distances]
-        beside = {cell: measured.split_half(cell) for cell in resolved if cell in grid.beside(chosen)}
+        near = [cell for cell in grid.beside(chosen) if cell not in distances and measured.resolved(cell)]
+        beside = {cell: measured.split_half(cell) for cell in near}
         distances |= beside
         scores |= {cell: _identifiability(matrix) for cell, matrix in beside.items()}
     table["auroc"], table["ratio"] = zip(*(scores.get(cell, (np.nan, np.nan)) for cell in cells), strict=True)
