@@ -4,5 +4,12 @@
 ``notebooks``  executes notebooks into results/, and saves their figures
 ``__main__``   python -m workbench
 
-Nothing is imported here: ``python -m workbench --help`` answers before torch could be loaded.
+Nothing heavy is imported here: ``python -m workbench --help`` answers before torch could be loaded.
 """
+
+import signal
+import sys
+
+# As a program, end at Ctrl-C without a traceback until `workbench.terminal.Stopping` takes over.
+if sys.orig_argv[1:3] == ["-m", "workbench"] or any(word.endswith("compute-alike") for word in sys.orig_argv[:2]):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.completion import options_of, script
 from workbench.options import parser
-from workbench.terminal import complain, last_line, loading
+from workbench.terminal import WORDS, Stopping, complain, last_line, loading
 
 if TYPE_CHECKING:
     from multitask import Run, TrainedGroups
@@ -183,20 +184,24 @@ COMMANDS: dict[str, Any] = {"run": run, "train": train, "compare": compare, "che
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when all went well, 1 when something that ran failed, 2 when nothing could be run as asked."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    try:
-        with loading():
-            arguments = parsed(argv)
-            from workbench.settings import ConfigError, load_settings  # loads torch, for which --help should not wait
-
+    with Stopping() as stopping:
         try:
-            settings = [load_settings(arguments.config)] if "config" in arguments else []
-            return COMMANDS[arguments.command](arguments, *settings)
-        except ConfigError as error:
-            complain(error)
-            return 2
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return 130
+            with loading():
+                arguments = parsed(argv)
+                from workbench.settings import ConfigError, load_settings  # loads torch; --help should not wait for it
+
+            try:
+                settings = [load_settings(arguments.config)] if "config" in arguments else []
+                return COMMANDS[arguments.command](arguments, *settings)
+            except ConfigError as error:
+                complain(error)
+                return 2
+        except BaseException as error:
+            if stopping.number is None and not isinstance(error, KeyboardInterrupt):
+                raise
+            number = stopping.number or signal.SIGINT
+            complain(WORDS[signal.Signals(number)])
+            return 128 + number
 
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -214,5 +219,15 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def program() -> None:
+    """`main` as a program: a signal before or after it ends the process without a word."""
+    for number in WORDS:
+        signal.signal(number, signal.SIG_DFL)
+    status = main()
+    for number in WORDS:
+        signal.signal(number, signal.SIG_IGN)  # all is done but the end of the interpreter
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -29,6 +29,7 @@ from dsa_analysis.recordings.load import labels_of
 from dsa_analysis.recordings.readers import refuse_unreadable
 from workbench import robust
 from workbench.report.findings import Findings, said_once
+from workbench.report.page import as_csv
 from workbench.settings import ConfigError, replacing
 from workbench.terminal import Stages, called, complain
 
@@ -117,7 +118,7 @@ def _into(
 
     findings.similarity.save(folder / "similarity.nc")
     with replacing(folder / "distances.csv") as temporary:
-        findings.table.to_csv(temporary, index=False)
+        temporary.write_text(as_csv(findings.table), encoding="utf-8")
     with stages.stage("writing the report"):
         page, said = _page(findings, command, started)
     with replacing(folder / "report.html") as temporary:

@@ -36,6 +36,7 @@ from joblib.parallel import ParallelBackendBase
 from workbench.settings import ConfigError, EngineParameters, SlurmParameters
 from workbench.worker import alone, follow, one_thread
 
+LOOPBACK = "127.0.0.1:0"  # of the scheduler's pages, which nobody on the network needs to see
 REPEATS = 3  # how often a task runs again after its worker died; the default of dask
 DASK = {
     "distributed.scheduler.worker-saturation": 1.0,  # one task per worker, so that its death counts for that task
@@ -194,7 +195,7 @@ def _dask(parameters: EngineParameters) -> Iterator[Futures]:
     with (
         _imported("dask").config.set(DASK),
         distributed.LocalCluster(
-            n_workers=0, threads_per_worker=1, memory_limit=0, dashboard_address=None, preload=[deaf]
+            n_workers=0, threads_per_worker=1, memory_limit=0, dashboard_address=LOOPBACK, preload=[deaf]
         ) as cluster,
         _workers(cluster, parameters, lambda: "this machine may be too busy") as backend,
     ):
@@ -233,7 +234,7 @@ def _submitting(slurm: SlurmParameters) -> Iterator[Any]:
             interface=slurm.interface,
             python=shlex.quote(sys.executable),
             job_extra_directives=[f'--output="{slurm.logs}/%j.log"', *slurm.directives],
-            scheduler_options={"dashboard_address": None},
+            scheduler_options={"dashboard_address": LOOPBACK},
         )
     except RuntimeError as error:  # the network interface does not exist
         raise ConfigError(f"engine.slurm: {error}") from error

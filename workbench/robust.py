@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dsa_analysis as dsa
 from dsa_analysis import Comparison
@@ -89,15 +89,15 @@ def neighbourhood(how: Comparison, shortest: int, fewest: int) -> dict[str, list
     """
     if how.metric.needs == "trials":
         return {"trial_length": [ALL, max(2, shortest // 2)], "n_trials": [ALL, max(2, fewest // 2)]}
-    interval = how.dt if isinstance(how.dt, int | float) else max((how.dt or {0: 1.0}).values())
-    axes: dict[str, list[Any]] = {}
+    interval = how.dt if isinstance(how.dt, int | float) else max((how.dt or {"": 1.0}).values())
+    rank, axes = cast("int", how.rank), dict[str, list[Any]]()
     if how.window is not None:
         axes["window"] = _times(how.window, interval * how.delay_interval)
     else:
-        axes["n_delays"] = _counts(how.n_delays)
-    axes["rank"] = sorted({max(2, round(how.rank / 1.4)), how.rank, round(1.4 * how.rank)})
+        axes["n_delays"] = _counts(cast("int", how.n_delays))
+    axes["rank"] = sorted({max(2, round(rank / 1.4)), rank, round(1.4 * rank)})
     if how.horizon is not None:
-        axes["horizon"] = _times(how.horizon, interval)
+        axes["horizon"] = _times(cast("float", how.horizon), interval)
     else:
         axes["steps_ahead"] = _counts(how.steps_ahead or 1)
     return axes

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 CODES = {"error": "31", "warning": "33", "strong": "1", "soft": "2"}
 
@@ -28,25 +28,71 @@ def complain(text: object, kind: str = "error") -> None:
     print(styled(str(text), kind, sys.stderr), file=sys.stderr)
 
 
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class Stopping:
+    """In its block, Ctrl-C and SIGTERM (from a batch system) raise KeyboardInterrupt in the main thread.
+
+    ``number`` is the signal that came, or None. Libraries may turn the exception into another one, so ask this and not
+    the kind of exception. Where Python ignores it (in callbacks of the garbage collector) it is raised again a moment
+    later. A second signal ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stopping":
+        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+            self._before = {number: signal.signal(number, self._stop) for number in WORDS}
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._again)
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._ignored
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before:
+            sys.unraisablehook = self._hook
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, _: object) -> None:
+        if self.number is not None:
+            end(number)
+        self.number = number
+        raise KeyboardInterrupt
+
+    def _ignored(self, ignored: Any) -> None:
+        if self.number is None or not issubclass(ignored.exc_type, KeyboardInterrupt):
+            self._hook(ignored)
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    def _again(self, number: int, _: object) -> None:
+        raise KeyboardInterrupt
+
+
+def end(number: int, *_: object) -> None:
+    """A signal handler: leave at once, with one word and the exit code of the signal."""
+    os.write(2, f"{WORDS[signal.Signals(number)]}\n".encode())
+    os._exit(128 + number)
+
+
 @contextmanager
 def loading() -> Iterator[None]:
-    """While modules are imported, Ctrl-C ends the program at once with exit code 130.
+    """While modules are imported, a signal ends the program at once.
 
     An exception would come up inside of torch or numpy, which may turn it into another one.
     """
-
-    def leave(*_: object) -> None:
-        os.write(2, b"interrupted\n")
-        os._exit(130)
-
-    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, leave)
+    before = {number: signal.signal(number, end) for number in WORDS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Stages:

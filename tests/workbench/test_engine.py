@@ -178,6 +178,15 @@ class TestEveryEngine:
         assert blocks() == written
 
     @on([*kinds(workers=1), SERIAL])
+    def test_listens_to_this_machine_alone(self, running):
+        if running == "slurm":
+            pytest.skip("jobs connect over the network")
+        Parallel()(delayed(abs)(x) for x in range(3))
+        driver = psutil.Process()
+        sockets = [c for p in (driver, *driver.children(recursive=True)) for c in p.net_connections()]
+        heard = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
+        assert heard <= {"127.0.0.1", "::1"}
+
     def test_lets_the_error_of_a_task_through_and_goes_on(self, running):
         with pytest.raises(ValueError, match="one is no good"):
             Parallel()(delayed(failing)(n) for n in range(4))

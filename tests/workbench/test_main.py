@@ -3,8 +3,10 @@
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,52 @@ def test_interruption_while_modules_load_ends_at_once_with_one_word():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals_end_a_command_whatever_a_library_makes_of_them(config, monkeypatch, capsys, number, status, word):
+    def disturbed(*_) -> list[str]:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except KeyboardInterrupt as error:
+            raise ImportError("a module of C") from error
+
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr("workbench.notebooks.run_notebooks", disturbed)
+    assert main(["run", "--config", str(config.path)]) == status
+    assert capsys.readouterr().err == f"{word}\n"
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.7, 1.5])
+def test_program_that_is_stopped_while_it_starts_has_no_traceback(tmp_path, number, seconds):
+    command = [sys.executable, "-m", "workbench", "compare", "a.npy", "b.npy"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as program:
+        time.sleep(seconds)
+        program.send_signal(number)
+        said = program.communicate()[1]
+    assert program.returncode in (-number, 128 + number, 2)  # 2: on a fast machine both files are missed before
+    assert "Traceback" not in said
+
+
+def test_signal_that_comes_while_garbage_is_collected_is_not_lost(config, monkeypatch, capsys):
+    class Garbage:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    def collected(*_) -> list[str]:
+        Garbage()
+        time.sleep(60)
+        return []
+
+    monkeypatch.setattr("workbench.notebooks.run_notebooks", collected)
+    assert main(["run", "--config", str(config.path)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_version_is_that_of_the_package(capsys):

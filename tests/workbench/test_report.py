@@ -22,7 +22,7 @@ from dsa_analysis import Comparison, Similarity
 from workbench.report.advice import ADVICE, advice
 from workbench.report.figures import PLAIN, picture
 from workbench.report.findings import Findings, said_once
-from workbench.report.page import Bullets, Section, Table, Text, render
+from workbench.report.page import Bullets, Section, Table, Text, as_csv, render
 from workbench.report.sections import SECTIONS, conclusion, in_lines, pairs, sections
 
 HOSTILE = "<script>alert('$x$')</script> & co"
@@ -284,3 +284,12 @@ def test_pictures_keep_elements_of_two_figures_apart():
     assert first
     assert not first & second
     assert drawn("one") == drawn("one")  # the same bytes in every run
+
+
+def test_names_that_spreadsheets_would_run_are_text_in_tables():
+    names = ["=1+1", "+a", "-b", "@c", "\td", "\re", "f=1", "-"]
+    frame = pd.DataFrame({"name": names, "value": [-1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0, np.nan], "n": range(-3, 5)})
+    again = pd.read_csv(io.StringIO(as_csv(frame)))
+    assert again["name"].tolist() == [*(f"'{name}" for name in names[:5]), "' e", "f=1", "'-"]
+    pd.testing.assert_frame_equal(again[["value", "n"]], frame[["value", "n"]])
+    assert frame["name"].tolist() == names

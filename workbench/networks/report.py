@@ -13,7 +13,7 @@ from workbench.networks.study import GroupStudy
 from workbench.networks.tables import between_groups, groups_of
 from workbench.networks.verdicts import pooled_scores, verdicts
 from workbench.report.figures import PLAIN, picture
-from workbench.report.page import Bullets, Code, Picture, Section, Table, Text, csv_of, render
+from workbench.report.page import Bullets, Code, Picture, Section, Table, Text, as_csv, csv_of, render
 from workbench.settings import replacing
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _warnings(studies: Sequence[GroupStudy]) -> Section | None:
 def _write(folder: Path, body: Sequence[Section | None], tables: Mapping[str, "pd.DataFrame"], command: str) -> Path:
     for name, frame in tables.items():
         with replacing(folder / f"{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False)
+            temporary.write_text(as_csv(frame), encoding="utf-8")
     with replacing(folder / "report.html") as temporary:
         temporary.write_text(render("Do they compute alike?", body, command), encoding="utf-8")
     return folder / "report.html"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
 
+RUN = ("=", "+", "-", "@", "\t", "\r")  # what cells begin with that spreadsheets take for a formula
 FILTERED = 12  # rows from which a table has a field to search in it
 
 
@@ -128,9 +129,22 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
+def as_csv(frame: "pd.DataFrame", **options: Any) -> str:
+    """A table as CSV. A text that spreadsheets would run as a formula gets an apostrophe, as they write one.
+
+    Names of systems come from names of files, which may come from anybody. A carriage return in one becomes a space.
+    """
+    shown = frame.copy()
+    for name in shown:
+        if shown[name].dtype.kind not in "biufc":
+            shown[name] = [f"'{cell}" if str(cell).startswith(RUN) else cell for cell in shown[name]]
+            shown[name] = [cell.replace("\r", " ") if isinstance(cell, str) else cell for cell in shown[name]]
+    return str(shown.to_csv(index=False, **options))
+
+
 def csv_of(frame: "pd.DataFrame", file: str) -> tuple[str, str, str]:
     """A data frame as a download for a `Table`, with seven digits of each number to keep the page small."""
-    return "CSV", file, data_uri(frame.to_csv(index=False, float_format="%.7g").encode(), "text/csv")
+    return "CSV", file, data_uri(as_csv(frame, float_format="%.7g").encode(), "text/csv")
 
 
 def environment() -> "Environment":
