@@ -33,7 +33,7 @@ MOST_SYSTEMS = 12  # whose halves are aligned; with more the choice is slower, n
 MOST_TRIALS = 10  # held-out trials that are predicted
 LEAST_GAP = 1.1  # below it, the cut is inside a cluster of singular values, where directions turn with the noise
 LEAST_RANK = 3  # smaller operators contain too little
-DECORRELATED = math.exp(-1)  # memory that is left over an admissible horizon, at most
+DECORRELATED = math.exp(-1)  # memory that is left over an admissible horizon
 
 
 class Cell(NamedTuple):
@@ -203,11 +203,18 @@ class Measured:
         return any(left <= DECORRELATED for memory in self.memory.values() for left in memory)
 
     def moved_on(self, cell: Cell) -> bool:
-        """Whether the horizon of a cell is the shortest over which the systems lose their memory; True if none is."""
+        """Whether the horizon of a cell is that over which the systems lose their memory; True if there is none.
+
+        Of the horizons before and after memory first falls through 1 / e, the one where it is nearer to that.
+        """
         if not self.grid.by_data or not self.forgets:
             return True
-        memory = zip(self.grid.horizons, self.memory[cell.n_delays], strict=True)
-        return cell.horizon == next((horizon for horizon, left in memory if left <= DECORRELATED), None)
+        memory = self.memory[cell.n_delays]
+        after = next((place for place, left in enumerate(memory) if left <= DECORRELATED), None)
+        if after is None:
+            return False
+        nearest = min((max(after - 1, 0), after), key=lambda place: abs(memory[place] - DECORRELATED))
+        return cell.horizon == self.grid.horizons[nearest]
 
     def glance(self, cell: Cell) -> dict[str, Any]:
         """The columns of the table that are there for all cells."""

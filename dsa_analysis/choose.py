@@ -9,14 +9,15 @@ little, but they change with the noise, and so does the distance. A *cell* (n_de
         Marchenko and Pastur (1967);
     the cut is not inside a cluster: the geometric mean over systems of S_rank / S_(rank + 1) is at least 1.1;
     rank is at least 3, or the number of entries of a window if that is smaller: smaller ranks contain too little;
-    if horizons are chosen: the horizon is the shortest over which the systems lose their memory. Memory is the mean
+    if horizons are chosen: the horizon is the one over which the systems lose their memory. Memory is the mean
         autocorrelation of the three leading directions, relative to one sample ahead, and is lost at 1 / e (median over
         systems). Over shorter times all operators are near the identity, and systems differ mainly by how they were
         recorded; over longer times predictions forget the state, and halves may still agree on what is left.
 
 The even trials of each system are compared with the odd trials of all. The cell in which a system is nearest to itself
 most often has the best identifiability (area under the ROC curve), and of the cells that are about as good, the best
-with the fewest delays is chosen. Names of groups are not used, so tests of groups remain valid. If cells are equal, or
+with the fewest delays is chosen. Where some cuts are clear (a gap of 2) or nothing is cut off, only these cells are
+compared: they show how many dimensions the systems have. Names of groups are not used, so tests of groups remain valid. If cells are equal, or
 if there are few systems or trials, the largest gap decides: at a clear cut, new recordings give the same directions.
 (The ratio of distances between systems to distances within systems is no good criterion. It is largest for short
 windows, at which a few systems are close together and confused.)
@@ -61,7 +62,7 @@ class EmbeddingChoice(Shown):
         One row for each cell, by ``n_delays`` and ``rank`` (and by ``horizon``, or ``steps_ahead`` if ``dt`` is not
         known, if there were several candidates). Columns: ``gap``, ``resolved``, ``above_noise``, ``memory``
         (autocorrelation of the leading directions over the horizon, relative to the shortest horizon), ``moved_on``
-        (whether this is the shortest horizon over which memory is lost; cells at other horizons have only the gap and
+        (whether this is the horizon over which memory is lost; cells at other horizons have only the gap and
         the memory), ``admissible``, ``auroc`` and ``ratio`` of the
         split halves (NaN if they were not compared), ``prediction_error`` (of held-out trials, relative to predicting
         the mean, after ``n_applications`` applications of the operator), ``agreement`` (rank correlation of the
@@ -157,7 +158,7 @@ def choose_embedding(
         window spans more than a quarter of the shortest trial, holds more than 4000 entries, or is too short for an
         estimator that needs the noise variance. The candidates for ``rank`` are 1 to 20, and the prediction is one
         sample ahead. ``horizon="auto"`` considers horizons from one sample to a third of the shortest trial and admits
-        the shortest over which the systems lose their memory. ``n_starts`` is 2 by default, because only the order of
+        the one over which the systems lose their memory. ``n_starts`` is 2 by default, because only the order of
         the distances matters. If there are more than 12 systems, the halves of 12 of them are compared, evenly spaced
         in the list.
 
