@@ -1,0 +1,149 @@
+"""Builds the site from docs/*.md, the notebooks as they are committed, and the docstrings: ``make docs``.
+
+The root of the repository is Sphinx's source folder (``sphinx-build -c docs . results/docs``), so that one link works on
+GitHub and on the site. The pages keep free of Sphinx: the tree of pages is here.
+"""
+
+import base64
+import json
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).parents[1]
+logger = logging.getLogger(__name__)
+sys.path.insert(0, str(ROOT))
+
+# The tree of pages: a section of the site, and its pages in reading order.
+TREE = {
+    "docs/index": {
+        "Start": ["docs/first_steps", "docs/which_measure", "docs/how_to", "docs/gallery"],
+        "Understand": ["docs/method", "docs/limits", "docs/speed", "docs/code_tour"],
+        "Look up": [
+            "docs/api",
+            "docs/choices",
+            "docs/command_line",
+            "docs/coming_from_dsa_metric",
+            "CONTRIBUTING",
+            "CHANGELOG",
+        ],
+    },
+    "docs/how_to": {
+        "Data": ["docs/recordings", "docs/nwb", "docs/unequal_trials", "docs/real_data", "docs/your_model"],
+        "Choices": ["docs/embedding", "docs/stability", "docs/driven"],
+        "Results": ["docs/trust", "docs/groups", "docs/results"],
+        "Work": ["docs/sizes", "docs/resume", "docs/clusters"],
+        "Networks": ["docs/training"],
+        "Extend": ["docs/own_metric", "docs/own_task", "docs/own_cell"],
+    },
+    "docs/gallery": {
+        "Notebooks": [
+            "lorenz_sanity_check",
+            "compositional",
+            "dsa_epochs",
+            "Activity_and_Representation",
+            "geometry_or_dynamics",
+        ]
+    },
+}
+
+project = "compute-alike"
+author = "The compute-alike authors"
+version = release = version_of(project)
+copyright = author
+
+extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "docs/api/*.rst", "*.ipynb", "CHANGELOG.md", "CONTRIBUTING.md"]
+templates_path = ["_templates"]
+html_static_path = ["_static"]
+
+nb_execution_mode = "off"  # they are committed executed
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+autosummary_generate = True
+autodoc_typehints = "none"  # types and shapes are in the docstrings
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = project
+html_css_files = ["site.css"]
+html_additional_pages = {"index": "redirect.html"}  # the start page is docs/index.html
+html_math_renderer = "mathml"
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"docs/index": []}
+
+
+def add_tree(app: Sphinx, page: str, source: list[str]) -> None:
+    """Append the pages below a page, as hidden tables of contents: on GitHub they would be noise."""
+    for section, pages in TREE.get(page, {}).items():
+        source[0] += "\n\n".join(["", f"```{{toctree}}\n:hidden:\n:caption: {section}\n", *map("/{}".format, pages)])
+        source[0] += "\n```\n"
+
+
+class Gallery(SphinxDirective):
+    """One card for each notebook below the gallery: its last figure but some, its title and its question."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Cards in the order of the directive's lines, ``name number-of-figure``."""
+        cards = []
+        for line in self.content:
+            name, figure = line.split()
+            path = ROOT / f"{name}.ipynb"
+            self.env.note_dependency(str(path))
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            images = [o["data"]["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+            image = base64.b64encode(base64.b64decode(images[int(figure)])).decode()
+            topic, _, question = cells[0]["source"][0].lstrip("# ").strip().partition(": ")
+            cards.append(
+                f'<a class="card-of-notebook" href="../{name}.html"><img alt="A figure of {name}" '
+                f'src="data:image/png;base64,{image}"/><b>{topic}</b><span>{question}</span></a>'
+            )
+        return [nodes.raw("", f'<div class="cards-of-notebooks">{"".join(cards)}</div>', format="html")]
+
+
+def mathml(node: nodes.Element, as_block: bool) -> str:
+    """A formula as MathML, which browsers show without a script; one that cannot be written so is a warning."""
+    try:
+        return tex2mathml(node.astext().replace(r"\dots", r"\ldots"), as_block=as_block)
+    except MathError as error:
+        logger.warning("formula: %s", error, location=node)
+        return ""
+
+
+def visit_inline(self, node: nodes.math) -> None:
+    """Write a formula in the text."""
+    self.body.append(mathml(node, as_block=False))
+    raise nodes.SkipNode
+
+
+def visit_block(self, node: nodes.math_block) -> None:
+    """Write a formula on its own line."""
+    self.body.append(f'<div class="math-block">{mathml(node, as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register what this file adds to Sphinx."""
+    app.connect("source-read", add_tree)
+    app.add_directive("gallery", Gallery)
+    app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
