@@ -6,26 +6,40 @@ GitHub and on the site. The pages keep free of Sphinx: the tree of pages is here
 
 import base64
 import json
+import posixpath
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[1]
 logger = logging.getLogger(__name__)
+source_pages: set[Path] = set()  # modules that pages link to, from the root of the repository
 sys.path.insert(0, str(ROOT))
 
 # The tree of pages: a section of the site, and its pages in reading order.
 TREE = {
     "docs/index": {
-        "Start": ["docs/first_steps", "docs/which_measure", "docs/how_to", "docs/gallery"],
-        "Understand": ["docs/method", "docs/limits", "docs/speed", "docs/code_tour"],
+        "Start": [
+            "First steps </docs/first_steps>",
+            "Which measure? </docs/which_measure>",
+            "How to </docs/how_to>",
+            "Notebooks </docs/gallery>",
+        ],
+        "Understand": [
+            "Method </docs/method>",
+            "Limits </docs/limits>",
+            "Speed </docs/speed>",
+            "Reading the code </docs/code_tour>",
+        ],
         "Look up": [
             "docs/api",
             "docs/choices",
@@ -61,8 +75,9 @@ copyright = author
 
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]
 root_doc = "docs/index"
+default_role = "py:obj"  # `compare` in a docstring links to its page
 include_patterns = ["docs/*.md", "docs/api/*.rst", "*.ipynb", "CHANGELOG.md", "CONTRIBUTING.md"]
-templates_path = ["_templates"]
+templates_path = [str(ROOT / "docs" / "_templates")]  # absolute: autosummary looks from the source folder
 html_static_path = ["_static"]
 
 nb_execution_mode = "off"  # they are committed executed
@@ -81,7 +96,8 @@ html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
-    "show_prev_next": True,
+    "header_links_before_dropdown": 5,
+    "navbar_align": "left",
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
@@ -93,17 +109,17 @@ html_sidebars = {"docs/index": []}
 def add_tree(app: Sphinx, page: str, source: list[str]) -> None:
     """Append the pages below a page, as hidden tables of contents: on GitHub they would be noise."""
     for section, pages in TREE.get(page, {}).items():
-        source[0] += "\n\n".join(["", f"```{{toctree}}\n:hidden:\n:caption: {section}\n", *map("/{}".format, pages)])
-        source[0] += "\n```\n"
+        lines = [page if ">" in page else f"/{page}" for page in pages]
+        source[0] += "\n".join(["\n\n```{toctree}", ":hidden:", f":caption: {section}", "", *lines, "```\n"])
 
 
 class Gallery(SphinxDirective):
-    """One card for each notebook below the gallery: its last figure but some, its title and its question."""
+    """A card for each notebook: one of its figures, and its title. A line is ``name number-of-the-figure``."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """Cards in the order of the directive's lines, ``name number-of-figure``."""
+        """The cards, as HTML."""
         cards = []
         for line in self.content:
             name, figure = line.split()
@@ -141,9 +157,35 @@ def visit_block(self, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def show_source(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Let links to modules lead to a page with their source, in place of a download."""
+    for link in list(doctree.findall(download_reference)):
+        path = Path(posixpath.normpath(posixpath.join(posixpath.dirname(page), link["reftarget"])))
+        if path.suffix == ".py":
+            source_pages.add(path)
+            target = app.builder.get_relative_uri(page, page_of(path))
+            link.replace_self(nodes.reference("", "", *link.children, internal=True, refuri=target))
+
+
+def page_of(path: Path) -> str:
+    """The page of a module, as sphinx.ext.viewcode names it."""
+    return posixpath.join("_modules", *path.with_suffix("").parts).removesuffix("/__init__")
+
+
+def add_source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
+    """The pages of linked modules which viewcode does not make, because they hold no documented name."""
+    made = {name for name, found in getattr(app.env, "_viewcode_modules", {}).items() if found}
+    for path in sorted(source_pages):
+        if page_of(path).removeprefix("_modules/").replace("/", ".") not in made:
+            code = app.builder.highlighter.highlight_block((ROOT / path).read_text(encoding="utf-8"), "python")
+            yield page_of(path), {"title": path.as_posix(), "body": f"<h1>{path.as_posix()}</h1>{code}"}, "page.html"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what this file adds to Sphinx."""
     app.connect("source-read", add_tree)
+    app.connect("doctree-resolved", show_source)
+    app.connect("html-collect-pages", add_source_pages)
     app.add_directive("gallery", Gallery)
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

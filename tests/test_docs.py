@@ -12,6 +12,7 @@ import shlex
 import shutil
 import warnings
 from dataclasses import fields
+from glob import glob
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ import pytest
 
 from dsa_analysis import METRICS, Comparison
 from dsa_analysis.recordings import READERS
-from workbench.__main__ import parser
+from workbench.__main__ import main, parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,6 +68,18 @@ def prose_of(text: str) -> str:
     return "\n".join(kept)
 
 
+def prepare(page: Path, folder: Path) -> None:
+    """Put what pages refer to into the folder in which they run; skip the page of a download that is not there."""
+    shutil.copy(ROOT / "config.yaml", folder)
+    (folder / "tests").symlink_to(ROOT / "tests", target_is_directory=True)
+    if page.name == "real_data.md":
+        wheels = list((ROOT / "results" / "motions").glob("aeon-*.whl"))
+        if not wheels:
+            pytest.skip("needs BasicMotions: run the first command of docs/real_data.md")
+        (folder / "results" / "motions").mkdir(parents=True)
+        shutil.copy(wheels[0], folder / "results" / "motions")
+
+
 def anchors_of(text: str) -> set[str]:
     """Names of the headings of a page, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose_of(text), re.M)
@@ -83,13 +96,22 @@ def assert_same_output(printed: str, shown: str) -> None:
         assert close, f"{ours} was printed, {theirs} is shown:\n{printed}"
 
 
+def run_commands(text: str) -> None:
+    """Run the comparisons that a page shows, in the current folder."""
+    for block in blocks_of(text):
+        words = shlex.split(block.code.replace("\\\n", " ")) if block.language == "bash" else []
+        if words[1:2] == ["compare"]:
+            files = [name for word in words[1:] for name in (sorted(glob(word)) if "*" in word else [word])]
+            assert main(files) == 0
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @patch.dict(READERS)  # pages may add to it
 def test_python_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     shown, names = outputs_of(text), {"__name__": page.stem}
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "config.yaml", tmp_path)
+    prepare(page, tmp_path)
     for block in blocks_of(text):
         if block.language != "python":
             continue
@@ -100,6 +122,9 @@ def test_python_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
         if block.line in shown:
             assert_same_output(printed.getvalue(), shown[block.line])
     plt.close("all")
+    if page.name == "real_data.md":
+        run_commands(text)
+        assert (tmp_path / "results" / "motions" / "report" / "report.html").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
