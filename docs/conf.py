@@ -1,7 +1,7 @@
 """Builds the site from docs/*.md, the notebooks as they are committed, and the docstrings: ``make docs``.
 
-The root of the repository is Sphinx's source folder (``sphinx-build -c docs . results/docs``), so that one link works on
-GitHub and on the site. The pages keep free of Sphinx: the tree of pages is here.
+The root of the repository is Sphinx's source folder (``sphinx-build -c docs . results/docs``), so that one link works
+on GitHub and on the site. The pages are plain Markdown; their tree is here.
 """
 
 import base64
@@ -68,6 +68,12 @@ TREE = {
     },
 }
 
+
+def page_in(entry: str) -> str:
+    """The page of an entry of the tree, "page" or "Title </page>"."""
+    return entry.partition("</")[2].rstrip(">") or entry
+
+
 project = "compute-alike"
 author = "The compute-alike authors"
 version = release = version_of(project)
@@ -103,13 +109,16 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"docs/index": []}
+# Pages without pages below them have nothing to show there.
+alone = [page for pages in TREE["docs/index"].values() for page in map(page_in, pages)]
+html_sidebars = {page: [] for page in ("docs/index", *alone) if page not in TREE or page == "docs/index"}
+del html_sidebars["docs/api"]
 
 
 def add_tree(app: Sphinx, page: str, source: list[str]) -> None:
     """Append the pages below a page, as hidden tables of contents: on GitHub they would be noise."""
-    for section, pages in TREE.get(page, {}).items():
-        lines = [page if ">" in page else f"/{page}" for page in pages]
+    for section, entries in TREE.get(page, {}).items():
+        lines = [entry if ">" in entry else f"/{entry}" for entry in entries]
         source[0] += "\n".join(["\n\n```{toctree}", ":hidden:", f":caption: {section}", "", *lines, "```\n"])
 
 
@@ -126,7 +135,9 @@ class Gallery(SphinxDirective):
             path = ROOT / f"{name}.ipynb"
             self.env.note_dependency(str(path))
             cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-            images = [o["data"]["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+            images = [
+                o["data"]["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+            ]
             image = base64.b64encode(base64.b64decode(images[int(figure)])).decode()
             topic, _, question = cells[0]["source"][0].lstrip("# ").strip().partition(": ")
             cards.append(

@@ -21,6 +21,8 @@ from unittest.mock import patch
 import matplotlib.pyplot as plt
 import pytest
 
+import dsa_analysis.controls
+import multitask
 from dsa_analysis import METRICS, Comparison
 from dsa_analysis.recordings import READERS
 from workbench.__main__ import main, parser
@@ -177,6 +179,19 @@ def test_choices_explains_every_field_of_comparison_and_every_metric():
 def test_recordings_names_every_format():
     text = (ROOT / "docs" / "recordings.md").read_text(encoding="utf-8")
     assert all(f"`{extension}`" in text for extension in READERS)
+
+
+def test_every_page_is_in_the_tree_of_the_site():
+    tree = (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
+    named = set(re.findall(r"(docs/\w+|CONTRIBUTING|CHANGELOG)[\">]", tree))
+    pages = {page.relative_to(ROOT).with_suffix("").as_posix() for page in PAGES}
+    assert named == pages - {"README"} | {"CHANGELOG"}
+
+
+@pytest.mark.parametrize("package", [dsa_analysis, dsa_analysis.controls, multitask])
+def test_api_lists_every_public_name(package):
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in package.__all__ if not re.search(rf"^   {name}$|`{name}`|\.{name}`", text, re.M)] == []
 
 
 def test_readme_is_short():
