@@ -3,11 +3,12 @@ POETRY ?= .poetry/bin/poetry
 BIN    := .venv/bin
 PINS   := .venv/requirements.txt
 
-.PHONY: help run notebooks test bench lint lock clean
+.PHONY: help run notebooks test docs bench lint lock clean
 
 help:
 	@echo 'make run        set up, then execute the notebooks into results/notebooks/index.html'
 	@echo 'make test       set up, then run the tests'
+	@echo 'make docs       build the documentation site, results/docs/index.html'
 	@echo 'make notebooks  execute the notebooks in place, as they are committed'
 	@echo 'make bench      time this package against its peers (peers get virtual environments under results/)'
 	@echo 'make lint       format, check and type-check'
@@ -22,6 +23,13 @@ notebooks: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# Warnings are errors, broken links among them. Nothing is fetched. Built afresh each time, in under a minute.
+docs: .venv/docs-ready
+	rm -rf results/docs docs/api
+	$(BIN)/python -m sphinx -b html -c docs -d .venv/doctrees -E -W --keep-going --quiet . results/docs
+	$(BIN)/python docs/check_site.py results/docs
+	@echo 'results/docs/index.html'
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
@@ -40,6 +48,12 @@ lint: .venv/ready
 	grep -Ev '^(nvidia|cuda|triton)' $(PINS).all > $(PINS)
 	$(BIN)/python -m pip install --quiet --requirement $(PINS)
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+# What only the site needs, on top.
+.venv/docs-ready: .venv/ready
+	$(POETRY) export --only docs --without-hashes --output $(PINS).docs
+	$(BIN)/python -m pip install --quiet --requirement $(PINS).docs
 	touch $@
 
 .poetry/bin/poetry:

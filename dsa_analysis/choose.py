@@ -17,8 +17,9 @@ little, but they change with the noise, and so does the distance. A *cell* (n_de
 The even trials of each system are compared with the odd trials of all. The cell in which a system is nearest to itself
 most often has the best identifiability (area under the ROC curve), and of the cells that are about as good, the best
 with the fewest delays is chosen. Where some cuts are clear (a gap of 2) or nothing is cut off, only these cells are
-compared: they show how many dimensions the systems have. Names of groups are not used, so tests of groups remain valid. If cells are equal, or
-if there are few systems or trials, the largest gap decides: at a clear cut, new recordings give the same directions.
+compared: they show how many dimensions the systems have. Names of groups are not used, so tests of groups remain valid.
+If cells are equal, or if there are few systems or trials, the largest gap decides: at a clear cut, new recordings give
+the same directions.
 (The ratio of distances between systems to distances within systems is no good criterion. It is largest for short
 windows, at which a few systems are close together and confused.)
 """

@@ -21,9 +21,9 @@ def eigenvalues(matrix: Tensor) -> Tensor:
 
 
 def spectral_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Root mean squared gap between best-matched eigenvalues: min over permutations p of sqrt(mean_i |a_i - b_p(i)|^2).
+    """Root mean squared gap between best-matched eigenvalues.
 
-    This is the 2-Wasserstein distance between two spectra with equal weights. It does not depend on how modes interact:
+    The minimum over permutations p of ``sqrt(mean_i |a_i - b_p(i)|^2)``. This is the 2-Wasserstein distance between two spectra with equal weights. It does not depend on how modes interact:
     two operators with the same eigenvalues have distance 0, even if no orthogonal transform relates them.
 
     Parameters
@@ -89,7 +89,7 @@ def match_modes(found: Tensor, expected: Tensor, *, dt: float, n_modes: int = 3)
     """Match the slowest expected modes to modes that were found, and compare their time constants and frequencies.
 
     A conjugate pair is one mode. Each of the ``n_modes`` modes of largest modulus in ``expected`` is matched to a
-    different mode in ``found`` such that the sum of the gaps |z - z'| is smallest.
+    different mode in ``found`` such that the sum of the gaps ``|z - z'|`` is smallest.
 
     Parameters
     ----------

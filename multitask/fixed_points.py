@@ -46,7 +46,7 @@ class FixedPoints:
     network : Tensor, (n_points,), int
         Index of the network of each point.
     q : Tensor, (n_points,)
-        1/2 |F(h) - h|^2.
+        ``1/2 |F(h) - h|^2``.
     jacobian : Tensor, (n_points, n_units, n_units)
         J with the entries (i, j) d h'_i / d h_j.
     eigenvalues : Tensor, (n_points, n_units), complex
@@ -80,7 +80,7 @@ class FixedPoints:
 
     @property
     def time_constants(self) -> Tensor:
-        """-dt / ln |z| in ms, (n_points, n_units); negative for growing modes, infinite on a line of fixed points."""
+        """``-dt / ln |z|`` in ms, (n_points, n_units); negative for growing modes, infinite on a line of fixed points."""
         return -self.dt / self.eigenvalues.abs().log()
 
     @property

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import warnings
 from dataclasses import fields
+from glob import glob
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +22,11 @@ from unittest.mock import patch
 import matplotlib.pyplot as plt
 import pytest
 
+import dsa_analysis.controls
+import multitask
 from dsa_analysis import METRICS, Comparison
 from dsa_analysis.recordings import READERS
-from workbench.__main__ import parser
+from workbench.__main__ import main, parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,6 +71,18 @@ def prose_of(text: str) -> str:
     return "\n".join(kept)
 
 
+def prepare(page: Path, folder: Path) -> None:
+    """Put what pages refer to into the folder in which they run; skip the page of a download that is not there."""
+    shutil.copy(ROOT / "config.yaml", folder)
+    (folder / "tests").symlink_to(ROOT / "tests", target_is_directory=True)
+    if page.name == "real_data.md":
+        wheels = list((ROOT / "results" / "motions").glob("aeon-*.whl"))
+        if not wheels:
+            pytest.skip("needs BasicMotions: run the first command of docs/real_data.md")
+        (folder / "results" / "motions").mkdir(parents=True)
+        shutil.copy(wheels[0], folder / "results" / "motions")
+
+
 def anchors_of(text: str) -> set[str]:
     """Names of the headings of a page, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose_of(text), re.M)
@@ -84,6 +99,15 @@ def assert_same_output(printed: str, shown: str) -> None:
         assert close, f"{ours} was printed, {theirs} is shown:\n{printed}"
 
 
+def run_commands(text: str) -> None:
+    """Run the comparisons that a page shows, in the current folder."""
+    for block in blocks_of(text):
+        words = shlex.split(block.code.replace("\\\n", " ")) if block.language == "bash" else []
+        if words[1:2] == ["compare"]:
+            files = [name for word in words[1:] for name in (sorted(glob(word)) if "*" in word else [word])]
+            assert main(files) == 0
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @patch.dict(READERS)  # pages may add to it
 def test_python_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
@@ -91,7 +115,7 @@ def test_python_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
     shown, names = outputs_of(text), {"__name__": page.stem}
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    shutil.copy(ROOT / "config.yaml", tmp_path)
+    prepare(page, tmp_path)
     for block in blocks_of(text):
         if block.language != "python":
             continue
@@ -104,6 +128,9 @@ def test_python_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
         if block.line in shown:
             assert_same_output(printed.getvalue(), shown[block.line])
     plt.close("all")
+    if page.name == "real_data.md":
+        run_commands(text)
+        assert (tmp_path / "results" / "motions" / "report" / "report.html").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -156,6 +183,19 @@ def test_choices_explains_every_field_of_comparison_and_every_metric():
 def test_recordings_names_every_format():
     text = (ROOT / "docs" / "recordings.md").read_text(encoding="utf-8")
     assert all(f"`{extension}`" in text for extension in READERS)
+
+
+def test_every_page_is_in_the_tree_of_the_site():
+    tree = (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
+    named = set(re.findall(r"(docs/\w+|CONTRIBUTING|CHANGELOG)[\">]", tree))
+    pages = {page.relative_to(ROOT).with_suffix("").as_posix() for page in PAGES}
+    assert named == pages - {"README"} | {"CHANGELOG"}
+
+
+@pytest.mark.parametrize("package", [dsa_analysis, dsa_analysis.controls, multitask])
+def test_api_lists_every_public_name(package):
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in package.__all__ if not re.search(rf"^   {name}$|`{name}`|\.{name}`", text, re.M)] == []
 
 
 def test_readme_is_short():
