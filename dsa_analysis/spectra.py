@@ -23,8 +23,9 @@ def eigenvalues(matrix: Tensor) -> Tensor:
 def spectral_distance(a: Tensor, b: Tensor) -> Tensor:
     """Root mean squared gap between best-matched eigenvalues.
 
-    The minimum over permutations p of ``sqrt(mean_i |a_i - b_p(i)|^2)``. This is the 2-Wasserstein distance between two spectra with equal weights. It does not depend on how modes interact:
-    two operators with the same eigenvalues have distance 0, even if no orthogonal transform relates them.
+    The minimum over permutations p of ``sqrt(mean_i |a_i - b_p(i)|^2)``. This is the 2-Wasserstein distance between two
+    spectra with equal weights. It does not depend on how modes interact: two operators with the same eigenvalues have
+    distance 0, even if no orthogonal transform relates them.
 
     Parameters
     ----------

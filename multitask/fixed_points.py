@@ -80,7 +80,7 @@ class FixedPoints:
 
     @property
     def time_constants(self) -> Tensor:
-        """``-dt / ln |z|`` in ms, (n_points, n_units); negative for growing modes, infinite on a line of fixed points."""
+        """``-dt / ln |z|`` in ms, (n_points, n_units); negative for growing modes, infinite on a line of points."""
         return -self.dt / self.eigenvalues.abs().log()
 
     @property
