@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 
 import pytest
 
@@ -213,3 +214,58 @@ def test_group_that_cannot_be_is_refused_with_its_line(few, value, message):
     with pytest.raises(ConfigError) as caught:
         load_settings(few.path)
     assert [line for line in caught.value.args if line.startswith(f"{few.path}:{n}: groups.groups.basic{message}")]
+
+
+OWN = """
+import torch
+from multitask import Cell, Task
+
+class Echo(Task):
+    name, n_input, n_output = "echo", 2, 2
+
+    def draw(self, n_trials, *, dt, generator):
+        x = torch.randn(n_trials, 30, 2, generator=generator)
+        return self.batch(x, x.roll(5, 1), dt=dt)
+
+class Fading(Cell):
+    def start(self, generator):
+        n = self.n_units
+        w_in = torch.randn(self.n_input, n, generator=generator)
+        return {"w_in": w_in, "w_rec": torch.eye(n), "b": torch.zeros(1, n)}
+
+    def step(self, w, state, drive):
+        return torch.tanh(drive + state @ w["w_rec"]) / 2 + state / 2
+"""
+
+
+@pytest.fixture
+def own(tiny):
+    """Settings with a task and a cell from a module beside config.yaml."""
+    name = f"own_{tiny.path.parent.name.replace('-', '_')}"  # modules stay loaded: one of its own for each test
+    (tiny.path.parent / f"{name}.py").write_text(OWN)
+    sizes = f"{{n_rnn: 6, rnn_type: '{name}:Fading', n_input: 2, n_rule: 0, n_output: 2}}"
+    tiny.set("multitask.rules", f"['{name}:Echo']")
+    tiny.set("multitask.network", sizes)
+    tiny.set("multitask.training", f"{{loss_type: mean_square, {TINY['training'][1:]}")
+    tiny.set("multitask.activity.pairs", "[]")
+    tiny.set("multitask.psychometric.rules", "[]")
+    for key, value in (("rule", f"'{name}:Echo'"), ("beside", f"'{name}:Echo'"), ("period", "trial")):
+        tiny.set(f"multitask.slow_points.{key}", value)
+    return tiny
+
+
+def test_a_task_and_a_cell_of_a_module_beside_the_settings_are_trained(own, capsys, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    assert main(["train", "--config", str(own.path)]) == 0
+    assert "echo" in capsys.readouterr().out
+    run = load_run(load_settings(own.path).run_folder())
+    assert run.settings["rules"][0].endswith(":Echo(n_input=2, n_output=2, name='echo')")
+    assert type(run.network.cell).__name__ == "Fading"
+
+
+def test_a_module_that_is_not_there_is_named_with_its_line(own, capsys):
+    own.set("multitask.rules", "['my_other_tasks:Echo']")
+    assert main(["train", "--config", str(own.path)]) == 2
+    assert (
+        "multitask.rules[0]: task 'my_other_tasks:Echo' cannot be imported: No module named" in capsys.readouterr().err
+    )

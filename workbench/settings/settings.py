@@ -6,6 +6,7 @@ All problems of a file come in one `ConfigError`: a line for each, with the line
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
+from multitask.groups import identities_of
 from multitask.network import NetworkParameters
 from multitask.training import TrainingParameters
 from workbench.settings.compositional import Compositional
@@ -72,7 +74,7 @@ class Settings(Section):
         """
         ours = self.multitask
         rules, seed = rules or ours.rules, self.seed if seed is None else seed
-        trained = [list(rules), ours.n_networks, asdict(ours.network), asdict(ours.training), seed]
+        trained = [list(identities_of(rules)), ours.n_networks, asdict(ours.network), asdict(ours.training), seed]
         digest = hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()
         return self.results / "runs" / f"{len(rules)}_rules_{ours.network.n_rnn}_units_seed_{seed}_{digest[:8]}"
 
@@ -94,7 +96,7 @@ def load_settings(path: str | Path | None = None) -> Settings:
     ----------
     path : path of the file, optional
         By default the environment variable COMPUTE_ALIKE_CONFIG, else ./config.yaml. Relative paths *in* the file start
-        at the file's folder.
+        at the file's folder, and modules that it names ("module:name") are looked for there, too.
 
     Raises
     ------
@@ -104,6 +106,8 @@ def load_settings(path: str | Path | None = None) -> Settings:
         that problem.
     """
     path = Path(path or os.environ.get("COMPUTE_ALIKE_CONFIG") or "config.yaml")
+    if (folder := str(path.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
     report = Report(path)
     values = read_values(path, names_of(Settings), report)
     version = values.get("version")
