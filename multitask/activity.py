@@ -122,9 +122,11 @@ def record_activity(
     Parameters
     ----------
     network : LeakyRNN
-    rule, n_trials, mode, conditions, rule_input
-        As in `generate_trials`; the default is the fixed grid of conditions. A `Task` of your own draws ``n_trials``
-        random trials, and takes none of the others.
+    rule : str or Task
+        Name of a rule, a task, or "module:name" of a task.
+    n_trials, mode, conditions, rule_input
+        As in `generate_trials`; the default is the fixed grid of conditions. A task that is no rule draws ``n_trials``
+        random trials in either mode ("test" or "random"), and takes no conditions and no rule input.
     noise : float >= 0
         Input noise, sigma_x.
     private_noise : bool
@@ -139,7 +141,8 @@ def record_activity(
     Raises
     ------
     MultitaskError
-        If the rule is unknown, or for arguments that `generate_trials` does not accept.
+        If the rule is unknown, for arguments that `generate_trials` or a task does not accept, or if a task does not
+        fit the network.
 
     Examples
     --------
@@ -151,6 +154,11 @@ def record_activity(
     task = as_task(rule)
     trials, private = generators(seed, task.name, network.device)
     if not isinstance(task, Rule):
+        for key, given in {"conditions": conditions, "rule_input": rule_input}.items():
+            if given is not None:
+                raise MultitaskError(f"{key}: task {task.name!r} draws its own; only rules take them: leave it out")
+        if mode not in ("test", "random"):
+            raise MultitaskError(f"mode = {mode!r}: task {task.name!r} draws random trials; only rules have this mode")
         batch = _of_task(task, network, n_trials, noise, trials)
         logits, hidden = network.logits(batch.inputs, generator=private if private_noise else None)
         return Activity(hidden, read_out(logits, task.losses[0]), batch)
@@ -222,7 +230,7 @@ def task_variance(
     Parameters
     ----------
     network : LeakyRNN
-    rules : sequence of str, at least one
+    rules : sequence of str or Task, at least one
     by_period : bool
         Return one column for each period after ``fix1`` of each rule, instead of one column for each rule.
     mode, n_trials

@@ -12,7 +12,7 @@ from torch import Tensor
 from multitask.network import LeakyRNN
 from multitask.scoring import decode_direction
 from multitask.tasks import TASKS, ContextDecision, Decision, generate_trials, task_of
-from multitask.tasks.base import Rule, Task, as_tasks, check_loss, draw_trials, score
+from multitask.tasks.base import Rule, Task, as_tasks, check_fit, check_loss, draw_trials, score
 from multitask.trials import LOSSES, MultitaskError, check_whole, circular_distance, unknown
 
 if TYPE_CHECKING:
@@ -29,13 +29,18 @@ class Performance:
     ----------
     rules : tuple of str
     n_correct : (n_networks, n_rules), int
+        Sum of the scores: not whole numbers (float) if a task gives scores between 0 and 1.
     n_trials : int
         Number of trials of each rule.
+    difficulty : tuple of str
+        Difficulty of the trials of each rule: "standard", "easy", or "easiness 0.5" for values in between. Tasks that
+        are no rules have no other difficulty than "standard".
     """
 
     rules: tuple[str, ...]
     n_correct: np.ndarray
     n_trials: int
+    difficulty: tuple[str, ...]
 
     @property
     def performance(self) -> np.ndarray:
@@ -43,7 +48,8 @@ class Performance:
         return self.n_correct / self.n_trials
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row per network and rule: ``network``, ``rule``, ``n_correct``, ``n_trials``, ``performance``."""
+        """One row per network and rule: ``network``, ``rule``, ``difficulty``, ``n_correct``, ``n_trials``,
+        ``performance``."""
         import pandas as pd
 
         network, rule = np.indices(self.n_correct.shape)
@@ -51,6 +57,7 @@ class Performance:
             {
                 "network": network.ravel(),
                 "rule": np.array(self.rules)[rule.ravel()],
+                "difficulty": np.array(self.difficulty)[rule.ravel()],
                 "n_correct": self.n_correct.ravel(),
                 "n_trials": self.n_trials,
                 "performance": self.performance.ravel(),
@@ -108,10 +115,12 @@ def evaluate(
     check_whole("n_trials", n_trials, 1)
     check_whole("batch_size", batch_size, 1)
     sizes = [min(batch_size, n_trials - start) for start in range(0, n_trials, batch_size)]
-    n_correct = np.zeros((network.n_networks, len(tasks)), dtype=int)
-    for column, task in enumerate(tasks.values()):
+    losses = [check_loss(task, loss) for task in tasks.values()]
+    for task in tasks.values():
+        check_fit(task, network.parameters)
+    n_correct = np.zeros((network.n_networks, len(tasks)))
+    for column, (task, own_loss) in enumerate(zip(tasks.values(), losses, strict=True)):
         trials, private = generators(seed, task.name, network.device)
-        own_loss = check_loss(task, loss)
         for size in sizes:
             batch = draw_trials(
                 task,
@@ -125,8 +134,17 @@ def evaluate(
                 device=network.device,
             )
             scores = score(task, respond(network, batch.inputs, own_loss, private), batch)
-            n_correct[:, column] += scores.sum(-1).round().long().cpu().numpy()
-    return Performance(tuple(tasks), n_correct, n_trials)
+            n_correct[:, column] += scores.double().sum(-1).cpu().numpy()
+    whole = bool((n_correct == n_correct.round()).all())
+    difficulty = tuple(difficulty_of(task, easiness) for task in tasks.values())
+    return Performance(tuple(tasks), n_correct.astype(int) if whole else n_correct, n_trials, difficulty)
+
+
+def difficulty_of(task: Task, easiness: float) -> str:
+    """Difficulty of the trials of a task, in words, as in `Performance`."""
+    if not isinstance(task, Rule):
+        return "standard"
+    return {0.0: "standard", 1.0: "easy"}.get(float(easiness), f"easiness {easiness:g}")
 
 
 @dataclass(frozen=True, eq=False)

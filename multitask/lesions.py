@@ -17,6 +17,7 @@ import torch
 from multitask.activity import Clusters
 from multitask.evaluation import evaluate
 from multitask.network import LeakyRNN
+from multitask.tasks.base import Task
 from multitask.trials import MultitaskError, check_whole
 
 if TYPE_CHECKING:
@@ -65,13 +66,13 @@ class Lesions:
 def lesion_clusters(
     network: LeakyRNN,
     clusters: Clusters,
-    rules: Sequence[str],
+    rules: Sequence[str | Task],
     *,
     n_controls: int = 5,
     n_trials: int = 512,
     noise: float = 0.01,
     easiness: float = 0.0,
-    loss: str = "lsq",
+    loss: str | None = None,
     seed: int = 0,
 ) -> Lesions:
     """Silence the clusters of one network one at a time, and measure the decrease in performance in each rule.
@@ -82,7 +83,7 @@ def lesion_clusters(
         An ensemble of one network, such as ``ensemble.subset([0])``.
     clusters : Clusters
         Clusters of its units.
-    rules : sequence of str, at least one
+    rules : sequence of str or Task, at least one
     n_controls : int >= 1
         Number of random clusters for each cluster.
     n_trials, noise, easiness, loss
@@ -108,8 +109,7 @@ def lesion_clusters(
     groups = [clusters, *(clusters.shuffled(generator) for _ in range(n_controls))]
     masks = np.concatenate([np.zeros((1, n_units), dtype=bool), *(group.masks(n_units) for group in groups)])
     lesioned = network.subset([0] * len(masks)).lesion(torch.from_numpy(masks))
-    performance = evaluate(
-        lesioned, rules, n_trials=n_trials, noise=noise, easiness=easiness, loss=loss, seed=seed
-    ).performance
-    cost = (performance[0] - performance[1:]).reshape(1 + n_controls, clusters.n_clusters, len(rules))
-    return Lesions(tuple(rules), masks[1 : 1 + clusters.n_clusters].sum(-1), performance[0], cost[0], cost[1:])
+    found = evaluate(lesioned, rules, n_trials=n_trials, noise=noise, easiness=easiness, loss=loss, seed=seed)
+    performance = found.performance
+    cost = (performance[0] - performance[1:]).reshape(1 + n_controls, clusters.n_clusters, len(found.rules))
+    return Lesions(found.rules, masks[1 : 1 + clusters.n_clusters].sum(-1), performance[0], cost[0], cost[1:])

@@ -26,7 +26,17 @@ trained again; all others are kept. In an ensemble that is trained again, networ
 ensemble are the same as before (on a CPU), and networks that come after it have different private noise.
 """
 
-from multitask.groups.histories import Ensemble, Group, conflicts, history, in_waves, learnt, misfit
+from multitask.groups.histories import (
+    Ensemble,
+    Group,
+    conflicts,
+    history,
+    identities_of,
+    in_waves,
+    learnt,
+    misfit,
+    names_of,
+)
 from multitask.groups.runs import TrainedGroups, train_groups
 
 __all__ = [
@@ -35,8 +45,10 @@ __all__ = [
     "TrainedGroups",
     "conflicts",
     "history",
+    "identities_of",
     "in_waves",
     "learnt",
     "misfit",
+    "names_of",
     "train_groups",
 ]

@@ -1,11 +1,11 @@
 """Groups and their learning histories, and the order in which they are trained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from multitask.evaluation import check_rules
 from multitask.network import WEIGHT_GROUPS, NetworkParameters
-from multitask.tasks import layout
+from multitask.tasks.base import Task, as_task, as_tasks, kind
 from multitask.training import TrainingParameters
 from multitask.trials import MultitaskError, check_whole, unknown
 
@@ -16,8 +16,9 @@ class Group:
 
     Attributes
     ----------
-    rules : tuple of str
-        Rules that are trained together. Without rules the networks are not trained.
+    rules : tuple of str or Task
+        Rules or tasks that are trained together; "module:name" stands for a task. Without rules the networks are not
+        trained.
     after : str, or None
         Name of the group whose trained networks are the initial networks; None for random networks.
     frozen : tuple of "input", "rule_input", "recurrent", "output"
@@ -32,15 +33,15 @@ class Group:
         If a rule or a weight is unknown or listed twice, or if fields contradict each other.
     """
 
-    rules: tuple[str, ...] = ()
+    rules: tuple[Any, ...] = ()  # str or Task
     after: str | None = None
     frozen: tuple[str, ...] = ()
     n_networks: int | None = None
 
     def __post_init__(self) -> None:
         if self.rules:
-            check_rules(self.rules)
-        for key, names in (("rules", self.rules), ("frozen", self.frozen)):
+            as_tasks(self.rules)
+        for key, names in (("rules", names_of(self.rules)), ("frozen", self.frozen)):
             if twice := [name for n, name in enumerate(names) if name in names[:n]]:
                 raise MultitaskError(f"{key}: {twice[0]!r} is listed twice; keep one")
         for weights in self.frozen:
@@ -69,15 +70,25 @@ class Ensemble:
     ----------
     names : tuple of str
         Names of the groups.
-    rules : tuple of str
+    rules : tuple of str or Task
         Rules that are trained.
     frozen : tuple of str
         Weights that are not trained.
     """
 
     names: tuple[str, ...]
-    rules: tuple[str, ...]
+    rules: tuple[str | Task, ...]
     frozen: tuple[str, ...]
+
+
+def names_of(rules: Iterable[str | Task]) -> tuple[str, ...]:
+    """Names of rules and tasks, as in logs and tables."""
+    return tuple(as_task(rule).name for rule in rules)
+
+
+def identities_of(rules: Iterable[str | Task]) -> tuple[str, ...]:
+    """What tells rules and tasks apart: `Task.identity`."""
+    return tuple(as_task(rule).identity for rule in rules)
 
 
 def history(groups: Mapping[str, Group], name: str) -> tuple[str, ...]:
@@ -111,8 +122,8 @@ def history(groups: Mapping[str, Group], name: str) -> tuple[str, ...]:
 
 
 def learnt(groups: Mapping[str, Group], name: str) -> tuple[str, ...]:
-    """All rules that the networks of a group were trained on, including its predecessors, in order of training."""
-    return tuple(dict.fromkeys(rule for past in history(groups, name) for rule in groups[past].rules))
+    """Names of all rules that the networks of a group were trained on, including its predecessors, in this order."""
+    return tuple(dict.fromkeys(rule for past in history(groups, name) for rule in names_of(groups[past].rules)))
 
 
 def in_waves(groups: Mapping[str, Group]) -> list[list[Ensemble]]:
@@ -132,8 +143,11 @@ def in_waves(groups: Mapping[str, Group]) -> list[list[Ensemble]]:
         stages = [past for past in history(groups, name) if groups[past].rules]
         waves += [{} for _ in range(len(stages) - len(waves))]
         if group.rules:
-            waves[len(stages) - 1].setdefault((tuple(group.rules), tuple(sorted(group.frozen))), []).append(name)
-    return [[Ensemble(tuple(names), *same) for same, names in wave.items()] for wave in waves]
+            waves[len(stages) - 1].setdefault((identities_of(group.rules), tuple(sorted(group.frozen))), []).append(name)
+    return [
+        [Ensemble(tuple(names), tuple(groups[names[0]].rules), frozen) for (_, frozen), names in wave.items()]
+        for wave in waves
+    ]
 
 
 def conflicts(
@@ -163,7 +177,7 @@ def conflicts(
             if str(error) not in said:  # not again for all groups after this one
                 yield f"groups.{name}.after", str(error)
             said.add(str(error))
-        way = (group.after, tuple(group.rules), frozenset(group.frozen))
+        way = (group.after, identities_of(group.rules), frozenset(group.frozen))
         if group.after is not None and (same := ways.setdefault(way, name)) != name:
             yield (
                 f"groups.{name}.after",
@@ -172,9 +186,12 @@ def conflicts(
         for rule in group.rules:
             if problem := misfit(rule, network):
                 yield f"groups.{name}.rules", problem
+            elif training.loss_type not in (task := as_task(rule)).losses:
+                fitting = " or ".join(task.losses)
+                yield "training.loss_type", f"{task.name} needs {fitting}, not {training.loss_type}"
     if training.frozen:
         yield "training.frozen", f"{list(training.frozen)}: each group says what is frozen in it; leave this empty"
-    rules = {rule for group in groups.values() for rule in group.rules}
+    rules = {rule for group in groups.values() for rule in names_of(group.rules)}
     for rule in training.rule_weights:
         if rule not in rules:
             yield "training.rule_weights", f"no group learns {rule!r}; take it out"
@@ -184,12 +201,15 @@ def conflicts(
         yield "training.checkpoint_steps", f"step {step} is after the last step of a group with {last} steps; remove it"
 
 
-def misfit(rule: str, network: NetworkParameters) -> str:
+def misfit(rule: str | Task, network: NetworkParameters) -> str:
     """Why networks with these parameters do not fit the trials of a rule; an empty text if they fit."""
-    wanted = layout(rule)
-    if (network.n_input, network.n_rule) == (wanted.n_inputs, len(wanted.rules)):
-        return ""
-    return (
-        f"rule {rule!r} needs {wanted.n_inputs} inputs, {len(wanted.rules)} of them for rules, but the networks have "
-        f"n_input = {network.n_input} and n_rule = {network.n_rule}"
-    )
+    task = as_task(rule)
+    called = f"{kind(task)} {task.name!r}"
+    if (network.n_input, network.n_rule) != (task.n_input, task.n_rule):
+        return (
+            f"{called} needs {task.n_input} inputs, {task.n_rule} of them for rules, but the networks have "
+            f"n_input = {network.n_input} and n_rule = {network.n_rule}"
+        )
+    if network.n_output != task.n_output:
+        return f"{called} needs {task.n_output} outputs, but the networks have n_output = {network.n_output}"
+    return ""

@@ -15,9 +15,20 @@ import torch
 from tqdm import tqdm
 
 from multitask.evaluation import evaluate
-from multitask.groups.histories import Ensemble, Group, conflicts, history, in_waves, learnt, misfit
+from multitask.groups.histories import (
+    Ensemble,
+    Group,
+    conflicts,
+    history,
+    identities_of,
+    in_waves,
+    learnt,
+    misfit,
+    names_of,
+)
 from multitask.network import LeakyRNN, NetworkParameters, make_network
 from multitask.storage import RunFolder
+from multitask.tasks.base import Task, as_task, check_loss
 from multitask.training import Run, TrainingParameters, train
 from multitask.trials import MultitaskError, check_whole, unknown
 
@@ -84,7 +95,7 @@ class TrainedGroups:
         return self.runs[name].checkpoints if name in self.runs else (0,)
 
     def learnt(self, name: str) -> tuple[str, ...]:
-        """All rules that the networks of a group were trained on, including its predecessors, in order of training."""
+        """Names of all rules that the networks of a group were trained on, including its predecessors, in this order."""
         self._check(name)
         return learnt(self.groups, name)
 
@@ -101,13 +112,13 @@ class TrainedGroups:
         log = pd.concat(logs, ignore_index=True)
         return log[["group", "network", *log.columns.drop(["group", "network"])]]
 
-    def performance(self, rule: str, *, n_trials: int = 512, over_learning: bool = False) -> "pd.DataFrame":
+    def performance(self, rule: str | Task, *, n_trials: int = 512, over_learning: bool = False) -> "pd.DataFrame":
         """Performance of every network on a rule, whether or not it was trained on it, on the same trials.
 
         Parameters
         ----------
-        rule : str
-            A rule whose inputs fit the networks.
+        rule : str or Task
+            A rule or task that fits the networks.
         n_trials : int >= 1
         over_learning : bool
             Evaluate at all `steps` of each group, instead of only at the last step.
@@ -115,8 +126,8 @@ class TrainedGroups:
         Returns
         -------
         DataFrame
-            Columns ``group``, ``step``, ``network`` (counted in the group), ``rule``, ``n_correct``, ``n_trials``,
-            ``performance`` in [0, 1].
+            Columns ``group``, ``step``, ``network`` (counted in the group), ``rule``, ``difficulty``, ``n_correct``,
+            ``n_trials``, ``performance`` in [0, 1].
 
         Raises
         ------
@@ -131,6 +142,7 @@ class TrainedGroups:
                 network = self.network(name, step)
                 if problem := misfit(rule, network.parameters):
                     raise MultitaskError(f"group {name!r} cannot be tested: {problem}")
+                check_loss(as_task(rule), self.training.loss_type)
                 table = evaluate(
                     network,
                     [rule],
@@ -249,7 +261,7 @@ def _seed(seed: int, name: str) -> int:
 class _Job:
     """Training of an ensemble, in this process or in another one."""
 
-    rules: tuple[str, ...]
+    rules: tuple[str | Task, ...]
     training: TrainingParameters
     starts: dict[str, LeakyRNN]  # by group
     folder: Path
@@ -305,7 +317,8 @@ def _job(
 ) -> _Job:
     """Training of an ensemble whose initial networks are available, with its run folder."""
     groups, rules = trained.groups, ensemble.rules
-    weights = {rule: weight for rule, weight in trained.training.rule_weights.items() if rule in rules}
+    names = names_of(rules)
+    weights = {rule: weight for rule, weight in trained.training.rule_weights.items() if rule in names}
     n_steps = trained.training.n_steps * len(rules)
     training = replace(trained.training, frozen=ensemble.frozen, rule_weights=weights, n_steps=n_steps)
     starts, origins = {}, []
@@ -315,7 +328,7 @@ def _job(
         source = trained.runs[before].folder.name if before in trained.runs else None
         origins.append([name, before, source, starts[name].n_networks])
     network = starts[ensemble.names[0]].parameters
-    decisive = [rules, asdict(network), asdict(training), trained.seed, origins]
+    decisive = [identities_of(rules), asdict(network), asdict(training), trained.seed, origins]
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
     title = re.sub(r"\W+", "_", ensemble.names[0]) + (f"_and_{n - 1}_more" if (n := len(ensemble.names)) > 1 else "")
     run = f"{title}_{network.n_rnn}_units_seed_{trained.seed}_{digest[:8]}"

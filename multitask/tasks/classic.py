@@ -14,12 +14,7 @@ from multitask.trials import MultitaskError, TrialBatch, check_number, check_who
 
 
 class _Analogue(Task):
-    """A task whose fields are its parameters; its identity names them."""
-
-    @property
-    def identity(self) -> str:
-        """The class and its fields."""
-        return repr(self)
+    """A task whose fields are its parameters."""
 
     def _steps(self, duration: float, dt: float) -> int:
         """A duration in ms as a number of time steps, at least 1."""

@@ -141,6 +141,7 @@ def one_of_each_family(rules: Sequence[str]) -> list[str]:
     Parameters
     ----------
     rules : sequence of str
+        Names of rules; "module:name" of a task is a family of its own.
 
     Returns
     -------
@@ -157,7 +158,7 @@ def one_of_each_family(rules: Sequence[str]) -> list[str]:
     >>> one_of_each_family(["delayanti", "dm1", "delaygo", "dm2"])
     ['delayanti', 'dm1']
     """
-    first = {id(task_of(rule).timetable): rule for rule in reversed(rules)}
+    first = {rule if ":" in rule else id(task_of(rule).timetable): rule for rule in reversed(rules)}
     return [rule for rule in rules if rule in first.values()]
 
 

@@ -1,6 +1,6 @@
 """How the groups of the settings relate to the master rule: which one is the reference, and what the others learnt."""
 
-from multitask.groups import learnt
+from multitask.groups import learnt, names_of
 from workbench.settings import Groups
 
 REFERENCE, BEFORE, FROZEN, FREE = FAMILIES = (
@@ -24,11 +24,11 @@ def family_of(ours: Groups, group: str) -> str:
     """Family of a group, one of ``FAMILIES``."""
     if group == reference_of(ours):
         return REFERENCE
-    if ours.master not in learnt(ours.groups, group):
+    if names_of([ours.master])[0] not in learnt(ours.groups, group):
         return BEFORE
     return FROZEN if "recurrent" in ours.groups[group].frozen else FREE
 
 
 def parts_learnt(ours: Groups, group: str) -> int:
     """Number of parts of the master rule that the networks of a group have learnt at any time."""
-    return len(set(learnt(ours.groups, group)) & set(ours.parts))
+    return len(set(learnt(ours.groups, group)) & set(names_of(ours.parts)))

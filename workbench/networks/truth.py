@@ -77,7 +77,7 @@ def near_fixed_points(network: LeakyRNN, group: str, rule: str, how: JacobianTru
 
 def _fixed_points(network: LeakyRNN, rule: str, how: JacobianTruth) -> tuple[FixedPoints, Tensor]:
     """The slowest fixed points of each network, and the input that is held constant."""
-    activity = record_activity(network, rule)
+    activity = record_activity(network, rule, how.n_starts)  # of a rule, its grid
     start, stop = activity.periods[how.period]
     inputs, states = activity.batch.inputs[0, (start + stop) // 2], activity.hidden[:, :, stop - 1]
     starts = states[:, np.linspace(0, states.shape[1] - 1, how.n_starts).astype(int)]

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from multitask.groups import Group, conflicts, learnt, misfit
+from multitask.groups import Group, conflicts, learnt, misfit, names_of
 from multitask.network import NetworkParameters
-from multitask.tasks import task_of
+from multitask.tasks.base import Rule as YangRule
+from multitask.tasks.base import as_task, periods_of
 from multitask.training import TrainingParameters
 from workbench.settings.dsa import Dsa, embeddings
 from workbench.settings.merging import Inherits
@@ -160,7 +161,7 @@ class Groups(Section):
                 yield f"parts: {part} is listed twice; keep one"
         known = set() if wrong else {rule for name in self.groups for rule in learnt(self.groups, name)}
         for key, rule in (("master", self.master), *(("parts", part) for part in self.parts)):
-            if known and rule not in known:
+            if known and names_of([rule])[0] not in known:
                 yield f"{key}: no group learns {rule}; add it to the rules of a group"
         if not any(group == Group((self.master,), n_networks=group.n_networks) for group in self.groups.values()):
             yield (
@@ -169,7 +170,8 @@ class Groups(Section):
             )
 
     def _of_comparison(self) -> Iterator[str]:
-        periods, compared = task_of(self.master).timetable, self.comparison
+        master, compared = as_task(self.master), self.comparison
+        periods = periods_of(master, self.network.dt)
         for key, names in (("periods", compared.periods), ("jacobians.period", (compared.jacobians.period,))):
             for name in names:
                 if name not in periods:
@@ -183,5 +185,7 @@ class Groups(Section):
         if compared.jacobians.rank >= self.network.n_rnn:
             yield f"jacobians.rank: must be below the {self.network.n_rnn} units"
         for name, measure in compared.measures.items():
+            if measure.by == "response" and not isinstance(master, YangRule):
+                yield f"measures.{name}.by: trials of {self.master} have no response in a direction; take whole or period"
             for problem in embeddings(measure.dsa, {"network": self.network.dt})[1]:
                 yield f"measures.{name}.dsa.{problem}"

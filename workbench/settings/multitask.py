@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from multitask.network import NetworkParameters
-from multitask.tasks import layout, task_of
+from multitask.groups import names_of
+from multitask.tasks.base import as_task, periods_of
 from multitask.training import TrainingParameters
 from workbench.settings.merging import Inherits
 from workbench.settings.schema import Correlation, Count, Index, Positive, Rule, Section, Share
@@ -57,7 +58,7 @@ class SlowPoints(Section):
 
     def problems(self) -> Iterator[str]:
         for rule in (self.rule, self.beside):
-            periods = task_of(rule).timetable
+            periods = periods_of(as_task(rule))
             if self.period not in periods:
                 yield f"period: {rule} has no {self.period}; it has {', '.join(periods)}"
 
@@ -92,17 +93,22 @@ class Multitask(Section):
         for n, rule in enumerate(self.rules):
             if rule in self.rules[:n]:
                 yield f"rules: {rule} is listed twice; keep one, and see training.rule_weights"
-            wanted = layout(rule)
-            if (self.network.n_input, self.network.n_rule) != (wanted.n_inputs, len(wanted.rules)):
+            task = as_task(rule)
+            if (self.network.n_input, self.network.n_rule) != (task.n_input, task.n_rule):
                 yield (
-                    f"network.n_input: {rule} needs n_input {wanted.n_inputs} and n_rule {len(wanted.rules)}, got "
+                    f"network.n_input: {rule} needs n_input {task.n_input} and n_rule {task.n_rule}, got "
                     f"{self.network.n_input} and {self.network.n_rule}"
                 )
+            if self.network.n_output != task.n_output:
+                yield f"network.n_output: {rule} needs {task.n_output}, got {self.network.n_output}"
+            if self.training.loss_type not in task.losses:
+                yield f"training.loss_type: {rule} needs {' or '.join(task.losses)}, got {self.training.loss_type}"
         if self.activity.network >= self.n_networks:
             yield (
                 f"activity.network: {self.activity.network} does not exist; n_networks is {self.n_networks}, counted "
                 "from 0"
             )
+        known = {*self.rules, *names_of(self.rules)}
         named = {
             "training.rule_weights": tuple(self.training.rule_weights),
             "activity.pairs": tuple(rule for pair in self.activity.pairs for rule in pair),
@@ -112,5 +118,5 @@ class Multitask(Section):
         }
         for key, rules in named.items():
             for rule in rules:
-                if rule not in self.rules:
+                if rule not in known:
                     yield f"{key}: {rule} is not trained; remove it, or add it to multitask.rules"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
-from multitask.tasks import task_of
+from multitask.tasks.base import as_task
 from workbench.settings.report import ConfigError
 from workbench.settings.writing import to_table, to_yaml
 
@@ -88,7 +88,7 @@ def _beside_config(path: Path, info: ValidationInfo) -> Path:
 
 
 def _known(rule: str) -> str:
-    task_of(rule)
+    as_task(rule)
     return rule
 
 

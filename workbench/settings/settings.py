@@ -14,6 +14,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
+from multitask.groups import identities_of
 from multitask.network import NetworkParameters
 from multitask.training import TrainingParameters
 from workbench.settings.compositional import Compositional
@@ -72,7 +73,7 @@ class Settings(Section):
         """
         ours = self.multitask
         rules, seed = rules or ours.rules, self.seed if seed is None else seed
-        trained = [list(rules), ours.n_networks, asdict(ours.network), asdict(ours.training), seed]
+        trained = [list(identities_of(rules)), ours.n_networks, asdict(ours.network), asdict(ours.training), seed]
         digest = hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()
         return self.results / "runs" / f"{len(rules)}_rules_{ours.network.n_rnn}_units_seed_{seed}_{digest[:8]}"
 
