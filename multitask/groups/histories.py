@@ -143,7 +143,9 @@ def in_waves(groups: Mapping[str, Group]) -> list[list[Ensemble]]:
         stages = [past for past in history(groups, name) if groups[past].rules]
         waves += [{} for _ in range(len(stages) - len(waves))]
         if group.rules:
-            waves[len(stages) - 1].setdefault((identities_of(group.rules), tuple(sorted(group.frozen))), []).append(name)
+            waves[len(stages) - 1].setdefault((identities_of(group.rules), tuple(sorted(group.frozen))), []).append(
+                name
+            )
     return [
         [Ensemble(tuple(names), tuple(groups[names[0]].rules), frozen) for (_, frozen), names in wave.items()]
         for wave in waves

@@ -95,7 +95,7 @@ class TrainedGroups:
         return self.runs[name].checkpoints if name in self.runs else (0,)
 
     def learnt(self, name: str) -> tuple[str, ...]:
-        """Names of all rules that the networks of a group were trained on, including its predecessors, in this order."""
+        """Names of all rules that the networks of a group were trained on, its predecessors included, in this order."""
         self._check(name)
         return learnt(self.groups, name)
 

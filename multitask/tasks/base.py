@@ -283,7 +283,9 @@ def score(task: Task, outputs: Tensor, batch: TrialBatch) -> Tensor:
         wanted = tuple(outputs.shape[:-2])
         if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
             came = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise MultitaskError(f"task {task.name!r}: score returned {came}: must be one score a trial, shape {wanted}")
+            raise MultitaskError(
+                f"task {task.name!r}: score returned {came}: must be one score a trial, shape {wanted}"
+            )
         outside = ~((found >= 0) & (found <= 1))  # true for nan
         if bool(outside.any()):
             raise MultitaskError(
@@ -351,7 +353,9 @@ def _check(task: Task, batch: Any, n_trials: int, dt: float, loss: str) -> None:
             )
     for name, values in {"response": batch.response, **batch.conditions}.items():
         if tuple(values.shape) != (n_trials,):
-            raise MultitaskError(f"{said}: {name!r} has shape {tuple(values.shape)}: must be ({n_trials},), one a trial")
+            raise MultitaskError(
+                f"{said}: {name!r} has shape {tuple(values.shape)}: must be ({n_trials},), one a trial"
+            )
 
 
 def _check_mask(said: str, batch: TrialBatch, loss: str) -> None:
@@ -362,8 +366,8 @@ def _check_mask(said: str, batch: TrialBatch, loss: str) -> None:
         raise MultitaskError(f"{said}: cost_mask has shape {tuple(mask.shape)}: must be {shapes[0]}, as the targets")
     if loss == "cross_entropy" and mask.dim() == 3 and bool((mask != mask[..., :1]).any()):
         raise MultitaskError(
-            f"{said}: with the loss 'cross_entropy' all outputs at a time step have one weight, but the cost_mask differs "
-            f"between outputs"
+            f"{said}: with the loss 'cross_entropy' all outputs at a time step have one weight, but the cost_mask "
+            f"differs between outputs"
         )
     idle = ~(mask != 0).flatten(1).any(1)
     if bool(idle.any()):

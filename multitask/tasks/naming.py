@@ -126,7 +126,7 @@ def _described(task: Any, name: str, value: Any) -> str:
     text = repr(value)
     if " at 0x" in text:
         raise MultitaskError(
-            f"task {type(task).__name__}: a stored run cannot name the attribute {name} = {text}: rename it _{name}, or "
-            f"give the task a property identity of its own"
+            f"task {type(task).__name__}: a stored run cannot name the attribute {name} = {text}: rename it _{name}, "
+            f"or give the task a property identity of its own"
         )
     return text

@@ -186,6 +186,6 @@ class Groups(Section):
             yield f"jacobians.rank: must be below the {self.network.n_rnn} units"
         for name, measure in compared.measures.items():
             if measure.by == "response" and not isinstance(master, YangRule):
-                yield f"measures.{name}.by: trials of {self.master} have no response in a direction; take whole or period"
+                yield f"measures.{name}.by: trials of {self.master} have no direction as response; take whole or period"
             for problem in embeddings(measure.dsa, {"network": self.network.dt})[1]:
                 yield f"measures.{name}.dsa.{problem}"

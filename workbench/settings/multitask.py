@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from multitask.network import NetworkParameters
 from multitask.groups import names_of
+from multitask.network import NetworkParameters
 from multitask.tasks.base import as_task, periods_of
 from multitask.training import TrainingParameters
 from workbench.settings.merging import Inherits
