@@ -59,7 +59,7 @@ def test_own_task_is_trained_stored_interrupted_resumed_and_loaded(given, tmp_pa
     interrupted(tmp_path / "resumed", 4, **changes)
     resumed = train([given], NETWORK, TRAINING, run_folder=tmp_path / "resumed", n_networks=2, progress=False)
     assert_same(whole, resumed)
-    assert whole.settings["rules"] == ["tests.multitask.test_own_tasks:Echo()"]
+    assert whole.settings["rules"] == [f"{ECHO}(n_input=2, n_output=2, name='echo')"]
     assert set(whole.log["rule"]) == {"echo"}
 
 
@@ -221,7 +221,7 @@ FITTING = NetworkParameters(n_rnn=4, n_input=2, n_rule=0, n_output=1)
         ("nan", "task 'broken': targets hold values that are not finite"),
         ("period", "task 'broken': period 'none' is [4, 4): must lie within the 10 time steps, and not be empty"),
         ("nothing", "task 'broken': draw returned NoneType: must be a TrialBatch"),
-        ("score", "task 'broken': score must be 0 or 1 for each trial, shape (1, 4)"),
+        ("score", "task 'broken': score returned 2: must be between 0 (wrong) and 1 (right)"),
     ],
 )
 def test_batches_and_scores_that_do_not_fit_are_named(wrong, message, tmp_path):
