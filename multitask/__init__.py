@@ -37,6 +37,7 @@ from multitask.tasks.classic import (
     PathIntegration,
     SineWave,
 )
+from multitask.tasks.neurogym import from_neurogym
 from multitask.training import Run, TrainingParameters, load_run, train
 from multitask.trials import MultitaskError, TrialBatch
 
@@ -75,6 +76,7 @@ __all__ = [
     "evaluate",
     "find_fixed_points",
     "fractional_variance",
+    "from_neurogym",
     "generate_trials",
     "lesion_clusters",
     "load_run",

@@ -87,13 +87,13 @@ def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
 
 def groups_summary(trained: "TrainedGroups", rule: str, n_trials: int) -> str:
     """Performance of each group on a rule, and where its run lies."""
-    tested = trained.performance(rule, n_trials=n_trials).groupby("group", sort=False)["performance"]
-    table = tested.agg(mean="mean", worst="min", n="size")
+    found = trained.performance(rule, n_trials=n_trials)
+    table = found.groupby("group", sort=False)["performance"].agg(mean="mean", worst="min", n="size")
     folders = {name: os.path.relpath(run.folder) for name, run in trained.runs.items()}
     table["run"] = [folders.get(name, "untrained") for name in table.index]
     seconds = sum({run.folder: run.log["cpu_seconds"].max() for run in trained.runs.values()}.values())
     return (
-        f"seed {trained.seed}: share of right trials, of {n_trials} of {rule}\n"
+        f"seed {trained.seed}: share of right trials, of {n_trials} of {rule} at {found['difficulty'][0]} difficulty\n"
         f"{table.rename_axis(index=None).to_string(float_format='{:.3f}'.format)}\n"
         f"{seconds:.0f} s of CPU time in all"
     )
@@ -106,7 +106,7 @@ def summary(run: "Run", n_trials: int) -> str:
     table.insert(0, "mean", table.mean(axis=1))
     steps, seconds = end["step"].iloc[0], end["cpu_seconds"].iloc[0]
     return (
-        f"share of right trials, of {n_trials} a rule, by network\n"
+        f"share of right trials, of {n_trials} a rule at {run.difficulty} difficulty, by network\n"
         f"{table.rename_axis(columns=None).to_string(float_format='{:.3f}'.format)}\n"
         f"{run.finished} after {steps} steps, {seconds:.0f} s of CPU time: {os.path.relpath(run.folder)}"
     )

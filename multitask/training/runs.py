@@ -58,9 +58,15 @@ class Run(Shown):
             rules = list(by_rule.index)
             rows["rules"] = ", ".join(rules) if len(rules) <= 4 else f"{len(rules)}: {', '.join(rules[:3])}, ..."
             rows["training"] = f"{int(end['step'].iloc[0])} steps; {self.finished or 'not finished'}"
-            rows["performance"] = f"{by_rule.mean():.3f}, worst rule {by_rule.idxmin()} {by_rule.min():.3f}"
+            worst = f"worst rule {by_rule.idxmin()} {by_rule.min():.3f}"
+            rows["performance"] = f"{by_rule.mean():.3f}, {worst}, at {self.difficulty} difficulty"
         rows["checkpoints"] = f"{len(self.checkpoints)}, the last at step {self.checkpoints[-1]}"
         return Card(f"Run in {self.folder}", rows, "record_activity(run.network, rule), .log (a table), .load(step)")
+
+    @property
+    def difficulty(self) -> str:
+        """Difficulty of the rules in the evaluations of the log, "easy" or "standard"; other tasks have none."""
+        return "easy" if self.settings["training"]["difficulty"] == "easy" else "standard"
 
     def load(self, step: int) -> LeakyRNN:
         """Load the ensemble at one of the ``checkpoints``.

@@ -17,17 +17,21 @@ from workbench.settings import ConfigError, load_settings
 
 ROOT = Path(__file__).parents[2]
 TASK = """\
-import torch
+from dataclasses import dataclass
 
+import torch
 from multitask import Task
 
 
+@dataclass
 class Echo(Task):
-    name, n_input, n_output = "echo", 2, 2
+    delay: int = 5
+    name: str = "echo"
+    n_input, n_output = 2, 2
 
     def draw(self, n_trials, *, dt, generator):
         x = torch.randn(n_trials, 30, 2, generator=generator)
-        return self.batch(x, x.roll(5, 1), dt=dt, cost_mask=(torch.arange(30) >= 5).float()[:, None])
+        return self.batch(x[:, self.delay :], x[:, : -self.delay], dt=dt)
 """
 CELL = """\
 import torch
@@ -46,6 +50,7 @@ class Fading(Cell):
         return a * state + (1 - a) * torch.tanh(drive + state @ w["w_rec"])
 """
 ECHO = "own_task_of_a_user:Echo"
+SHORT = "own_task_of_a_user:Echo(delay=2, name='short_echo')"
 NETWORK = "{n_rnn: 8, rnn_type: 'own_cell_of_a_user:Fading', dt: 20, n_input: 2, n_rule: 0, n_output: 2}"
 TRAINING = "{n_steps: 8, batch_size: 4, loss_type: mean_square, evaluate_every: 3, n_test_batches: 1}"
 OWN = {
@@ -59,13 +64,13 @@ OWN = {
     "multitask.slow_points.beside": f"'{ECHO}'",
     "multitask.slow_points.period": "trial",
     "groups.master": f"'{ECHO}'",
-    "groups.parts": f"['{ECHO}']",
+    "groups.parts": f'["{SHORT}"]',
     "groups.n_networks": "2",
     "groups.seeds": "[0]",
     "groups.network": NETWORK,
     "groups.training": TRAINING,
     "groups.group.rules": f"['{ECHO}']",
-    "groups.groups": "{untrained: {rules: []}, master: {}, twin: {}, again: {after: twin, frozen: [recurrent]}}",
+    "groups.groups": f'{{master: {{}}, twin: {{}}, short: {{rules: ["{SHORT}"]}}, again: {{after: short}}}}',
     "groups.comparison.periods": "[trial]",
     "groups.comparison.measures": "{DSA: {}, CKA: {dsa: {metric: cka}}}",
     "groups.comparison.shown": "[DSA, CKA]",
@@ -136,24 +141,24 @@ def test_groups_of_the_settings_are_killed_and_resumed_to_the_same_bits(own, tmp
     asked = ["train", "--groups", "--quiet", "--config", str(own.path)]
     assert killed(tmp_path, *asked) == -signal.SIGKILL
     assert main(asked) == 0
-    assert "echo" in capsys.readouterr().out
+    assert f"of 512 of {ECHO} at standard difficulty" in capsys.readouterr().out
 
     def trained(results):
         ours = load_settings(own.path).groups
         return train_groups(ours.groups, ours.network, ours.training, folder=results, n_networks=2, progress=False)
 
     cut, whole = (trained(tmp_path / folder) for folder in ("results/runs", "elsewhere"))
-    assert set(cut.runs) == {"master", "twin", "again"}
+    assert set(cut.runs) == {"master", "twin", "short", "again"}
     for name in cut.runs:
         assert_same(cut.runs[name], whole.runs[name])
-    assert cut.learnt("again") == ("echo",)
+    assert cut.learnt("again") == ("short_echo", "echo")
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("multitask.network.n_output", "3", "network.n_output: own_task_of_a_user:Echo needs 2, got 3"),
-        ("multitask.training.loss_type", "lsq", "training.loss_type: own_task_of_a_user:Echo needs mean_square, got lsq"),
+        ("multitask.training.loss_type", "lsq", "own_task_of_a_user:Echo needs mean_square, got lsq"),
         ("multitask.rules", "['own_task_of_a_user:Eco']", "task 'own_task_of_a_user:Eco' cannot be imported"),
         ("multitask.slow_points.period", "go1", "own_task_of_a_user:Echo has no go1; it has trial"),
         ("groups.network.n_output", "3", "task 'echo' needs 2 outputs, but the networks have n_output = 3"),

@@ -29,7 +29,7 @@ def test_trains_the_rules_of_the_settings_and_prints_a_row_for_each(tiny, capsys
     assert main(["train", "--config", str(tiny.path)]) == 0
     settings = load_settings(tiny.path)
     first, columns, *rows, last = capsys.readouterr().out.splitlines()
-    assert first == "share of right trials, of 8 a rule, by network"
+    assert first == "share of right trials, of 8 a rule at easy difficulty, by network"
     assert columns.split() == ["mean", "0", "1"]
     assert [row.split()[0] for row in rows[1:]] == list(settings.multitask.rules)
     folder = os.path.relpath(settings.run_folder())
