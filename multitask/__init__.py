@@ -38,7 +38,7 @@ from multitask.tasks.classic import (
     SineWave,
 )
 from multitask.tasks.neurogym import from_neurogym
-from multitask.training import Run, TrainingParameters, load_run, train
+from multitask.training import Run, TrainingParameters, Verification, load_run, train, verify_run
 from multitask.trials import MultitaskError, TrialBatch
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "TrainedGroups",
     "TrainingParameters",
     "TrialBatch",
+    "Verification",
     "cluster_units",
     "decode_direction",
     "evaluate",
@@ -92,4 +93,5 @@ __all__ = [
     "task_variance",
     "train",
     "train_groups",
+    "verify_run",
 ]

@@ -28,6 +28,8 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
     import multitask
     from workbench.settings import ConfigError
 
+    if arguments.steps is not None:
+        raise ConfigError("--steps: goes with --verify FOLDER; training takes its steps from the settings")
     if arguments.groups is not None:
         return train_groups(arguments, settings)
     ours = settings.multitask
@@ -53,6 +55,23 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
         return 1
     print(summary(run, ours.training.n_test_batches * ours.training.test_batch_size))
     return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Train a stored run again; it needs no settings file."""
+    import multitask
+    from workbench.settings import ConfigError
+
+    if arguments.seed is not None:
+        raise ConfigError("--seed: a run is verified with its own seed; leave it out")
+    try:
+        found = multitask.verify_run(arguments.verify, n_steps=arguments.steps, progress=not arguments.quiet)
+    except multitask.MultitaskError as error:
+        raise ConfigError(f"--verify: {error}") from None
+    print(found)
+    if not arguments.quiet and not found.same:
+        print(found.steps.to_string(index=False), found.log.to_string(index=False), sep="\n")
+    return 0 if found.same else 1
 
 
 def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
@@ -191,6 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from workbench.settings import ConfigError, load_settings  # loads torch; --help should not wait for it
 
             try:
+                if getattr(arguments, "verify", None) is not None:
+                    return verify(arguments)
                 settings = [load_settings(arguments.config)] if "config" in arguments else []
                 return COMMANDS[arguments.command](arguments, *settings)
             except ConfigError as error:

@@ -170,7 +170,7 @@ def train(
         If arguments do not fit together; if the folder contains a run with other settings, is in use or cannot be
         written; or if a network diverges (the last checkpoint before that is kept).
     """
-    groups, tasks = _groups(rules)
+    groups, tasks = groups_of(rules)
     _check_fit(groups, tasks, network, training, start, n_networks)
     identities = [[tasks[name].identity for name in group] for group in groups]
     settings = {
@@ -199,7 +199,7 @@ def train(
     return load_run(run_folder)
 
 
-def _groups(rules: Any) -> tuple[list[list[str]], dict[str, Task]]:
+def groups_of(rules: Any) -> tuple[list[list[str]], dict[str, Task]]:
     """Names of the tasks of each group, and all tasks by name, checked; a plain sequence is one group."""
     flat = isinstance(rules, str) or all(isinstance(rule, str | Task) for rule in rules)
     groups = [as_tasks(group) for group in ([rules] if flat else rules)]
