@@ -37,7 +37,8 @@ from multitask.tasks.classic import (
     PathIntegration,
     SineWave,
 )
-from multitask.training import Run, TrainingParameters, load_run, train
+from multitask.tasks.neurogym import from_neurogym
+from multitask.training import Run, TrainingParameters, Verification, load_run, train, verify_run
 from multitask.trials import MultitaskError, TrialBatch
 
 __all__ = [
@@ -70,11 +71,13 @@ __all__ = [
     "TrainedGroups",
     "TrainingParameters",
     "TrialBatch",
+    "Verification",
     "cluster_units",
     "decode_direction",
     "evaluate",
     "find_fixed_points",
     "fractional_variance",
+    "from_neurogym",
     "generate_trials",
     "lesion_clusters",
     "load_run",
@@ -90,4 +93,5 @@ __all__ = [
     "task_variance",
     "train",
     "train_groups",
+    "verify_run",
 ]

@@ -18,6 +18,7 @@ import io
 import json
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-PROVENANCE = ("format", "versions", "threads", "created")  # stored with the settings, but not compared
+PROVENANCE = ("format", "versions", "threads", "machine", "created")  # stored with the settings, but not compared
 
 
 @dataclass(frozen=True)
@@ -124,17 +125,8 @@ class RunFolder:
         return True
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings, together with software versions, number of threads and time."""
-        provenance = {
-            "format": FORMAT,
-            "versions": {
-                "python": platform.python_version(),
-                **{package: version(package) for package in ("compute-alike", "torch", "numpy")},
-            },
-            "threads": torch.get_num_threads(),
-            "created": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        self._write(self.path / "settings.json", json.dumps({**settings, **provenance}, indent=2).encode())
+        """Write the settings, together with `provenance`."""
+        self._write(self.path / "settings.json", json.dumps({**settings, **provenance()}, indent=2).encode())
 
     # ---- log -----------------------------------------------------------------------------------------------------
 
@@ -321,6 +313,27 @@ def open_for_training(path: str | os.PathLike[str]) -> Iterator[RunFolder]:
         lock.flush()
         folder.sweep()
         yield folder
+
+
+def provenance() -> dict[str, Any]:
+    """What may turn the rounding of a run: versions, number of threads, machine and BLAS; and the time."""
+    cpuinfo, blas = Path("/proc/cpuinfo"), re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return {
+        "format": FORMAT,
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("compute-alike", "torch", "numpy")},
+        },
+        "threads": torch.get_num_threads(),
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": model[1] if model else platform.processor(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "blas": blas[1] if blas else "unknown",
+        },
+        "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
 
 
 def write_atomically(path: Path, data: bytes) -> None:

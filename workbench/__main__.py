@@ -28,6 +28,8 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
     import multitask
     from workbench.settings import ConfigError
 
+    if arguments.steps is not None:
+        raise ConfigError("--steps: goes with --verify FOLDER; training takes its steps from the settings")
     if arguments.groups is not None:
         return train_groups(arguments, settings)
     ours = settings.multitask
@@ -53,6 +55,23 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
         return 1
     print(summary(run, ours.training.n_test_batches * ours.training.test_batch_size))
     return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Train a stored run again; it needs no settings file."""
+    import multitask
+    from workbench.settings import ConfigError
+
+    if arguments.seed is not None:
+        raise ConfigError("--seed: a run is verified with its own seed; leave it out")
+    try:
+        found = multitask.verify_run(arguments.verify, n_steps=arguments.steps, progress=not arguments.quiet)
+    except multitask.MultitaskError as error:
+        raise ConfigError(f"--verify: {error}") from None
+    print(found)
+    if not arguments.quiet and not found.same:
+        print(found.steps.to_string(index=False), found.log.to_string(index=False), sep="\n")
+    return 0 if found.same else 1
 
 
 def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
@@ -87,13 +106,13 @@ def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
 
 def groups_summary(trained: "TrainedGroups", rule: str, n_trials: int) -> str:
     """Performance of each group on a rule, and where its run lies."""
-    tested = trained.performance(rule, n_trials=n_trials).groupby("group", sort=False)["performance"]
-    table = tested.agg(mean="mean", worst="min", n="size")
+    found = trained.performance(rule, n_trials=n_trials)
+    table = found.groupby("group", sort=False)["performance"].agg(mean="mean", worst="min", n="size")
     folders = {name: os.path.relpath(run.folder) for name, run in trained.runs.items()}
     table["run"] = [folders.get(name, "untrained") for name in table.index]
     seconds = sum({run.folder: run.log["cpu_seconds"].max() for run in trained.runs.values()}.values())
     return (
-        f"seed {trained.seed}: share of right trials, of {n_trials} of {rule}\n"
+        f"seed {trained.seed}: share of right trials, of {n_trials} of {rule} at {found['difficulty'][0]} difficulty\n"
         f"{table.rename_axis(index=None).to_string(float_format='{:.3f}'.format)}\n"
         f"{seconds:.0f} s of CPU time in all"
     )
@@ -106,7 +125,7 @@ def summary(run: "Run", n_trials: int) -> str:
     table.insert(0, "mean", table.mean(axis=1))
     steps, seconds = end["step"].iloc[0], end["cpu_seconds"].iloc[0]
     return (
-        f"share of right trials, of {n_trials} a rule, by network\n"
+        f"share of right trials, of {n_trials} a rule at {run.difficulty} difficulty, by network\n"
         f"{table.rename_axis(columns=None).to_string(float_format='{:.3f}'.format)}\n"
         f"{run.finished} after {steps} steps, {seconds:.0f} s of CPU time: {os.path.relpath(run.folder)}"
     )
@@ -191,6 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from workbench.settings import ConfigError, load_settings  # loads torch; --help should not wait for it
 
             try:
+                if getattr(arguments, "verify", None) is not None:
+                    return verify(arguments)
                 settings = [load_settings(arguments.config)] if "config" in arguments else []
                 return COMMANDS[arguments.command](arguments, *settings)
             except ConfigError as error:

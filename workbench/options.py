@@ -179,7 +179,11 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         metavar="NAME",
         help="the groups section instead: all, or named groups with those they are after",
     )
+    which.add_argument(
+        "--verify", metavar="FOLDER", help="a run: train it again, and say where and by how much the two part"
+    )
     command.add_argument("--seed", type=natural, help="in place of that of the settings, a whole number >= 0")
+    command.add_argument("--steps", type=natural, metavar="K", help="with --verify: the first K steps only")
     command.set_defaults(command="train")
 
     add_compare(commands, bool({"compare", "completion"} & set(argv)), prog)

@@ -18,7 +18,7 @@ The random numbers of a step depend only on the seed and on the number of the st
 therefore gives the same result, bit for bit on a CPU with the same number of threads.
 
 The modules are `parameters`, `losses` and `penalties` (what is minimised), `optimiser`, `loop` (updates, evaluations,
-stop rule) and `runs` (`train`, `load_run`).
+stop rule), `runs` (`train`, `load_run`) and `verify` (trains a stored run again and compares).
 
 Sources: Yang, Joglekar, Song, Newsome and Wang (2019), Nat Neurosci 22, 297-306, and its public code; Zenke, Poole
 and Ganguli (2017), Continual learning through synaptic intelligence, ICML.
@@ -29,6 +29,7 @@ from multitask.training.optimiser import Adam, clipped, gradient_norms
 from multitask.training.parameters import TrainingParameters
 from multitask.training.penalties import Penalty, Synapses
 from multitask.training.runs import Run, load_run, train
+from multitask.training.verify import Verification, verify_run
 
 __all__ = [
     "Adam",
@@ -37,9 +38,11 @@ __all__ = [
     "SquaredError",
     "Synapses",
     "TrainingParameters",
+    "Verification",
     "clipped",
     "gradient_norms",
     "load_run",
     "task_loss",
     "train",
+    "verify_run",
 ]

@@ -100,11 +100,15 @@ class Trainer:
             if not folder.steps():
                 bar.set_postfix_str(self.record(folder))
             while not self.finished:
-                if self.at_end or self.reached:
-                    self.next_group()
-                self.advance()
+                self.follow()
                 bar.set_postfix_str(self.record(folder), refresh=False)
                 bar.update()
+
+    def follow(self) -> None:
+        """One step, the first one of the next group where a group has ended."""
+        if self.at_end or self.reached:
+            self.next_group()
+        self.advance()
 
     def record(self, folder: RunFolder) -> str:
         """Evaluate and write log and checkpoint if they are due at this step; returns a text for the progress bar."""

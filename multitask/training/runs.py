@@ -58,9 +58,15 @@ class Run(Shown):
             rules = list(by_rule.index)
             rows["rules"] = ", ".join(rules) if len(rules) <= 4 else f"{len(rules)}: {', '.join(rules[:3])}, ..."
             rows["training"] = f"{int(end['step'].iloc[0])} steps; {self.finished or 'not finished'}"
-            rows["performance"] = f"{by_rule.mean():.3f}, worst rule {by_rule.idxmin()} {by_rule.min():.3f}"
+            worst = f"worst rule {by_rule.idxmin()} {by_rule.min():.3f}"
+            rows["performance"] = f"{by_rule.mean():.3f}, {worst}, at {self.difficulty} difficulty"
         rows["checkpoints"] = f"{len(self.checkpoints)}, the last at step {self.checkpoints[-1]}"
         return Card(f"Run in {self.folder}", rows, "record_activity(run.network, rule), .log (a table), .load(step)")
+
+    @property
+    def difficulty(self) -> str:
+        """Difficulty of the rules in the evaluations of the log, "easy" or "standard"; other tasks have none."""
+        return "easy" if self.settings["training"]["difficulty"] == "easy" else "standard"
 
     def load(self, step: int) -> LeakyRNN:
         """Load the ensemble at one of the ``checkpoints``.
@@ -164,7 +170,7 @@ def train(
         If arguments do not fit together; if the folder contains a run with other settings, is in use or cannot be
         written; or if a network diverges (the last checkpoint before that is kept).
     """
-    groups, tasks = _groups(rules)
+    groups, tasks = groups_of(rules)
     _check_fit(groups, tasks, network, training, start, n_networks)
     identities = [[tasks[name].identity for name in group] for group in groups]
     settings = {
@@ -193,7 +199,7 @@ def train(
     return load_run(run_folder)
 
 
-def _groups(rules: Any) -> tuple[list[list[str]], dict[str, Task]]:
+def groups_of(rules: Any) -> tuple[list[list[str]], dict[str, Task]]:
     """Names of the tasks of each group, and all tasks by name, checked; a plain sequence is one group."""
     flat = isinstance(rules, str) or all(isinstance(rule, str | Task) for rule in rules)
     groups = [as_tasks(group) for group in ([rules] if flat else rules)]

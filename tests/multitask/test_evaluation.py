@@ -121,7 +121,6 @@ def test_performance_comes_with_counts(network):
     assert result.n_trials == 50
     table = result.to_dataframe()
     assert list(table.columns) == ["network", "rule", "difficulty", "n_correct", "n_trials", "performance"]
-    assert set(table["difficulty"]) == {"standard"}
     assert table["rule"].tolist() == ["dmsgo", "fdgo"] * 2
     assert table["performance"].tolist() == pytest.approx((table["n_correct"] / table["n_trials"]).tolist())
     assert table["n_correct"].between(0, 50).all()

@@ -280,8 +280,16 @@ def test_bars_of_steps_are_shown_only_where_one_ensemble_is_trained_at_a_time(tm
 
 def test_performance_is_that_of_each_network_on_trials_common_to_all(trained):
     table = trained.performance("delaygo", n_trials=40)
-    counted = ["difficulty", "n_correct", "n_trials", "performance"]
-    assert list(table.columns) == ["group", "step", "network", "rule", *counted]
+    assert list(table.columns) == [
+        "group",
+        "step",
+        "network",
+        "rule",
+        "difficulty",
+        "n_correct",
+        "n_trials",
+        "performance",
+    ]
     for name in GROUPS:
         alone = evaluate(trained.network(name), ["delaygo"], n_trials=40, noise=SHORT.sigma_x)
         assert table[table["group"] == name]["performance"].tolist() == alone.performance[:, 0].tolist()

@@ -59,7 +59,7 @@ def test_own_task_is_trained_stored_interrupted_resumed_and_loaded(given, tmp_pa
     interrupted(tmp_path / "resumed", 4, **changes)
     resumed = train([given], NETWORK, TRAINING, run_folder=tmp_path / "resumed", n_networks=2, progress=False)
     assert_same(whole, resumed)
-    assert whole.settings["rules"] == ["tests.multitask.test_own_tasks:Echo(n_input=2, n_output=2, name='echo')"]
+    assert whole.settings["rules"] == [f"{ECHO}(n_input=2, n_output=2, name='echo')"]
     assert set(whole.log["rule"]) == {"echo"}
 
 

@@ -1,12 +1,13 @@
 """``python -m workbench train``: trains what the settings describe, once, and tells how well and where."""
 
+import json
 import os
 import re
-import sys
 
 import pytest
 
-from multitask import load_run
+from multitask import MultitaskError, TrainingParameters, load_run, train, verify_run
+from multitask.training.loop import Trainer
 from workbench.__main__ import main
 from workbench.settings import ConfigError, load_settings
 
@@ -30,7 +31,7 @@ def test_trains_the_rules_of_the_settings_and_prints_a_row_for_each(tiny, capsys
     assert main(["train", "--config", str(tiny.path)]) == 0
     settings = load_settings(tiny.path)
     first, columns, *rows, last = capsys.readouterr().out.splitlines()
-    assert first == "share of right trials, of 8 a rule, by network"
+    assert first == "share of right trials, of 8 a rule at easy difficulty, by network"
     assert columns.split() == ["mean", "0", "1"]
     assert [row.split()[0] for row in rows[1:]] == list(settings.multitask.rules)
     folder = os.path.relpath(settings.run_folder())
@@ -109,7 +110,7 @@ def test_trains_the_groups_of_the_settings_and_prints_a_row_for_each(few, capsys
     assert main(["train", "--groups", "--config", str(few.path)]) == 0
     first, columns, *rows, last = capsys.readouterr().out.splitlines()
     ours = load_settings(few.path).groups
-    assert first == f"seed 0: share of right trials, of 8 of {ours.master}"
+    assert first == f"seed 0: share of right trials, of 8 of {ours.master} at easy difficulty"
     assert columns.split() == ["mean", "worst", "n", "run"]
     table = {row.split()[0]: row.split()[3:] for row in rows}
     assert list(table) == list(ours.groups)
@@ -216,56 +217,69 @@ def test_group_that_cannot_be_is_refused_with_its_line(few, value, message):
     assert [line for line in caught.value.args if line.startswith(f"{few.path}:{n}: groups.groups.basic{message}")]
 
 
-OWN = """
-import torch
-from multitask import Cell, Task
-
-class Echo(Task):
-    name, n_input, n_output = "echo", 2, 2
-
-    def draw(self, n_trials, *, dt, generator):
-        x = torch.randn(n_trials, 30, 2, generator=generator)
-        return self.batch(x, x.roll(5, 1), dt=dt)
-
-class Fading(Cell):
-    def start(self, generator):
-        n = self.n_units
-        w_in = torch.randn(self.n_input, n, generator=generator)
-        return {"w_in": w_in, "w_rec": torch.eye(n), "b": torch.zeros(1, n)}
-
-    def step(self, w, state, drive):
-        return torch.tanh(drive + state @ w["w_rec"]) / 2 + state / 2
-"""
+# ---- train --verify --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def own(tiny):
-    """Settings with a task and a cell from a module beside config.yaml."""
-    name = f"own_{tiny.path.parent.name.replace('-', '_')}"  # modules stay loaded: one of its own for each test
-    (tiny.path.parent / f"{name}.py").write_text(OWN)
-    sizes = f"{{n_rnn: 6, rnn_type: '{name}:Fading', n_input: 2, n_rule: 0, n_output: 2}}"
-    tiny.set("multitask.rules", f"['{name}:Echo']")
-    tiny.set("multitask.network", sizes)
-    tiny.set("multitask.training", f"{{loss_type: mean_square, {TINY['training'][1:]}")
-    tiny.set("multitask.activity.pairs", "[]")
-    tiny.set("multitask.psychometric.rules", "[]")
-    for key, value in (("rule", f"'{name}:Echo'"), ("beside", f"'{name}:Echo'"), ("period", "trial")):
-        tiny.set(f"multitask.slow_points.{key}", value)
-    return tiny
+def run(tiny, capsys):
+    """A trained run."""
+    assert main(["train", "--quiet", "--rules", "fdgo", "--config", str(tiny.path)]) == 0
+    capsys.readouterr()
+    return load_run(load_settings(tiny.path).run_folder(["fdgo"]))
 
 
-def test_a_task_and_a_cell_of_a_module_beside_the_settings_are_trained(own, capsys, monkeypatch):
-    monkeypatch.setattr("sys.path", list(sys.path))
-    assert main(["train", "--config", str(own.path)]) == 0
-    assert "echo" in capsys.readouterr().out
-    run = load_run(load_settings(own.path).run_folder())
-    assert run.settings["rules"][0].endswith(":Echo(n_input=2, n_output=2, name='echo')")
-    assert type(run.network.cell).__name__ == "Fading"
+def test_a_run_is_verified_to_the_bit_where_it_was_trained(run, capsys):
+    tiny_files = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+    assert main(["train", "--quiet", "--verify", str(run.folder)]) == 0
+    assert "the same, bit for bit" in capsys.readouterr().out
+    assert main(["train", "--quiet", "--verify", str(run.folder), "--steps", "2"]) == 0
+    assert "2, 3 checkpoints and 2 evaluations" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()} == tiny_files
 
 
-def test_a_module_that_is_not_there_is_named_with_its_line(own, capsys):
-    own.set("multitask.rules", "['my_other_tasks:Echo']")
-    assert main(["train", "--config", str(own.path)]) == 2
-    assert (
-        "multitask.rules[0]: task 'my_other_tasks:Echo' cannot be imported: No module named" in capsys.readouterr().err
-    )
+def test_a_run_that_parts_is_told_with_step_size_and_machine(run, capsys, monkeypatch):
+    settings = json.loads((run.folder / "settings.json").read_text())
+    assert settings["machine"].keys() == {"system", "processor", "instructions", "blas"}
+    settings["machine"]["blas"] = "another"
+    (run.folder / "settings.json").write_text(json.dumps(settings))
+    original = Trainer.advance
+
+    def advance(self):
+        original(self)
+        if self.step == 2:  # as another rounding would
+            self.network.weights["w_rec"].data[1, 0, 0] += 1e-3
+
+    monkeypatch.setattr(Trainer, "advance", advance)
+    assert main(["train", "--quiet", "--verify", str(run.folder)]) == 1
+    said = capsys.readouterr().out
+    assert "the first to differ: step 2" in said
+    assert re.search(r"blas +another when it was stored, \w+ here", said)
+    found = verify_run(run.folder, n_steps=2, progress=False)
+    assert found.steps["step"].tolist() == [0, 1, 2]
+    assert found.steps["weights"].tolist() == pytest.approx([0, 0, 1e-3], rel=1e-3)  # float32
+    assert found.log["step"].tolist() == [0, 2]
+    assert found.log["loss"][0] == 0 < found.log["loss"][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--verify", "nowhere"], "--verify: run folder nowhere contains no trained network"),
+        (["--verify", "nowhere", "--seed", "3"], "--seed: a run is verified with its own seed; leave it out"),
+        (["--steps", "3"], "--steps: goes with --verify FOLDER"),
+    ],
+)
+def test_what_cannot_be_verified_exits_2(tiny, arguments, message, capsys):
+    assert main(["train", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_from_trained_networks_needs_these(run, tmp_path):
+    training = TrainingParameters(n_steps=2, batch_size=4, evaluate_every=2, n_test_batches=1, test_batch_size=4)
+    after = train(["fdgo"], run.network.parameters, training, run_folder=tmp_path / "after", n_networks=2,
+                  start=run.network, progress=False)  # fmt: skip
+    with pytest.raises(MultitaskError, match="started from other trained networks: pass these as start"):
+        verify_run(after.folder, progress=False)
+    assert verify_run(after.folder, start=run.network, progress=False).same
+    with pytest.raises(MultitaskError, match="started from random networks: leave out start"):
+        verify_run(run.folder, start=run.network, progress=False)
