@@ -17,6 +17,7 @@ from dsa_analysis.dmd import Operator, common_weights, fit_operator, repeat_vari
 from dsa_analysis.driven import DrivenOperator, fit_driven_operator
 from dsa_analysis.embedding import EmbeddingParameters, delay_embed
 from dsa_analysis.explain import Explanation, explain
+from dsa_analysis.grassmann import SpectralGrassmann
 from dsa_analysis.inference import (
     Interval,
     auroc,
@@ -59,6 +60,7 @@ __all__ = [
     "PermutationTest",
     "Recording",
     "Similarity",
+    "SpectralGrassmann",
     "Spread",
     "Stability",
     "align",

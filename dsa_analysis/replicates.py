@@ -228,7 +228,8 @@ def _redrawn(similarity: Similarity) -> Callable[[Pieces, Pieces], Systems]:
             for operators, piece, inputs in zip(by_window, pieces, drives, strict=True)
             for operator, (name, trials) in zip(operators, piece.items(), strict=True)
         ]
-        return needed(dict(enumerate(fitted)), how)
+        keys = [Key(name, window=str(at)) for at, piece in enumerate(pieces) for name in piece]
+        return needed(dict(zip(keys, fitted, strict=True)), how)
 
     return all_refitted
 
