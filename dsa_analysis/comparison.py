@@ -177,8 +177,8 @@ class Comparison:
         by_entry = as_metric(self.metric).needs == "modes"  # whose rates do not depend on the step
         if by_entry and self.window is not None:
             raise DataError(
-                f"dt is {fast:g} to {slow:g}, so window = {self.window:g} holds different numbers of samples, and metric = "
-                f"{self.metric.name!r} compares eigenvectors entry by entry; give n_delays = 1"
+                f"dt is {fast:g} to {slow:g}, so window = {self.window:g} holds different numbers of samples, and "
+                f"metric = {self.metric.name!r} compares eigenvectors entry by entry; give n_delays = 1"
             )
         if self.horizon is None and not by_entry and (self.n_delays, self.window) != (None, None):
             raise DataError(
@@ -212,7 +212,9 @@ class Comparison:
             return f"gives no lower bounds ({bounded} do)"
         if _group(name) == "embedding" and needs == "trials":
             return "compares trials, not operators fitted to them"
-        return "compares eigenvalues, which need no alignment" if needs in ("eigenvalues", "modes") else "does not take it"
+        return (
+            "compares eigenvalues, which need no alignment" if needs in ("eigenvalues", "modes") else "does not take it"
+        )
 
     def _without_effect(self) -> Iterator[str]:
         """Names of fields that are not at their default and that the metric does not use."""

@@ -74,19 +74,19 @@ class SpectralGrassmann:
         """Modes of P pairs, (P, n, 1 + 2 d) each from `modes` -> (P,) float64."""
         from scipy.optimize import linear_sum_assignment
 
-        means = []
-        for one, other in zip(first, second, strict=True):
-            cost = self.cost(one, other).cpu().numpy()
-            means.append(cost[linear_sum_assignment(cost)].mean())
+        at_once = max(1, AT_ONCE // (first.shape[1] * first[0].numel()))
+        blocks = zip(first.split(at_once), second.split(at_once), strict=True)
+        costs = (cost for some in blocks for cost in self.costs(*some).cpu().numpy())
+        means = [cost[linear_sum_assignment(cost)].mean() for cost in costs]
         found = torch.tensor(means, dtype=torch.float64, device=first.device)
         return found ** (1 / (self.p * self.r))
 
-    def cost(self, first: Tensor, second: Tensor) -> Tensor:
-        """(n, n) d^p between all modes of two operators, (n, 1 + 2 d) each."""
+    def costs(self, first: Tensor, second: Tensor) -> Tensor:
+        """(P, n, n) d^p between all modes of P pairs of operators."""
         (z, right, left), (w, other_right, other_left) = map(_parts, (first, second))
         a, b = _squared_sines(right, other_right), _squared_sines(left, other_left)
         apart = (a + (1 - a) * b).sqrt()  # 1 - cos^2 cos^2, which keeps small angles accurate
-        gaps = (z[:, None] - w).abs()
+        gaps = (z[:, :, None] - w[:, None]).abs()
         return (self.eta * gaps**self.q + (1 - self.eta) * apart**self.q) ** (self.p / 2)
 
 
@@ -121,9 +121,9 @@ def modes(matrix: Tensor, name: str, lift: Lift | None = None) -> Tensor:
     if bool(singular) or not bool((error < TOLERANCE).all()):
         worst = values[int(error.nan_to_num(torch.inf).argmax())]
         raise DataError(
-            f"{name}: eigenvalue {complex(worst):.4g} is so near another that their eigenvectors are not determined (the "
-            f"operator is not diagonalisable, or nearly so), and metric = 'sgot' compares these; lower the rank, or use "
-            f"metric = 'angular'"
+            f"{name}: eigenvalue {complex(worst):.4g} is so near another that their eigenvectors are not determined "
+            f"(the operator is not diagonalisable, or nearly so), and metric = 'sgot' compares these; lower the rank, "
+            f"or use metric = 'angular'"
         )
     if lift is not None:
         right, left = (space.to(vectors) @ vectors for space, vectors in zip(lift, (right, left), strict=True))
@@ -150,14 +150,14 @@ def as_rates(found: Tensor, step: float, per: float, name: str) -> Tensor:
 
 
 def _parts(found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    d = (found.shape[1] - 1) // 2
-    return found[:, 0], found[:, 1 : d + 1], found[:, d + 1 :]
+    d = found.shape[-1] // 2
+    return found[..., 0], found[..., 1 : d + 1], found[..., d + 1 :]
 
 
 def _squared_sines(a: Tensor, b: Tensor) -> Tensor:
-    """(n, n) squared sines of the angles between the lines of unit vectors (n, d): exactly 0 for equal ones."""
-    rows = a.split(max(1, AT_ONCE // b.numel()))
-    return torch.cat([_some_squared_sines(some[:, None], b) for some in rows])
+    """(P, n, n) squared sines of the angles between lines of unit vectors (P, n, d): exactly 0 for equal ones."""
+    rows = a.split(max(1, AT_ONCE // b.numel()), 1)
+    return torch.cat([_some_squared_sines(some[:, :, None], b[:, None]) for some in rows], 1)
 
 
 def _some_squared_sines(a: Tensor, b: Tensor) -> Tensor:

@@ -171,7 +171,7 @@ def _step(piece: Any, how: Comparison, name: str) -> float:
 
 
 def _lift(piece: Any, name: str) -> Lift | None:
-    """Maps of eigenvectors of the whitened coordinates v = S^-1 U^T h to windows h; None for matrices from elsewhere."""
+    """Maps of eigenvectors of whitened coordinates v = S^-1 U^T h to windows h; None for matrices from elsewhere."""
     if isinstance(piece, DrivenOperator):
         raise DataError(
             f"{name}: metric = 'sgot' compares eigenvectors in the space of the channels, and states of operators with "

@@ -18,6 +18,7 @@ from dsa_analysis import (
     procrustes_distance,
 )
 from dsa_analysis.alignment import align_pairs
+from dsa_analysis.grassmann import as_rates, modes
 
 FACTORIES = ("empty", "zeros", "ones", "full", "eye", "arange", "linspace", "rand", "randn", "randperm", "tensor")
 
@@ -66,6 +67,10 @@ CALLS = {
         METRICS[name].distances(A, B, remove_trace=True) for name in ("angular", "euclidean", "frobenius")
     ],
     "eigenvalues": lambda: METRICS["spectral"].distances(torch.linalg.eigvals(A), torch.linalg.eigvals(B)),
+    "modes": lambda: METRICS["sgot"].distances(
+        *(torch.stack([as_rates(modes(x, "x"), 0.1, 0.2, "x") for x in side]) for side in (A, B))
+    ),
+    "compare modes": lambda: compare({"a": X, "b": X.flip(0)}, n_delays=2, rank=3, metric="sgot", progress=False),
     "cka": lambda: cka_distance(X, X.flip(0)),
     "procrustes": lambda: procrustes_distance(X, X.flip(0)),
 }
@@ -109,7 +114,7 @@ def test_fit_on_cuda_is_that_of_the_cpu(settings):
 
 @cuda
 @pytest.mark.filterwarnings("ignore:.*systems:UserWarning")
-@pytest.mark.parametrize("metric", ["angular", "spectral", "cka", "procrustes"])
+@pytest.mark.parametrize("metric", ["angular", "spectral", "sgot", "cka", "procrustes"])
 def test_systems_of_mixed_devices_and_precisions_are_compared_where_asked(metric):
     systems = {"a": X, "b": X.flip(0).cuda(), "c": X.float().numpy()}
     embedding = {} if METRICS[metric].needs == "trials" else {"n_delays": 4, "rank": 5}
