@@ -31,6 +31,7 @@ from dsa_analysis.inference import (
 from dsa_analysis.metrics import METRICS, Metric, Pairs
 from dsa_analysis.nulls import Nulls, null_distances
 from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
+from dsa_analysis.plan import Plan, plan
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
 from dsa_analysis.replicates import distance_intervals, noise_floor, trial_replicates
 from dsa_analysis.residuals import condition_means, residuals, standardize
@@ -58,6 +59,7 @@ __all__ = [
     "Operator",
     "Pairs",
     "PermutationTest",
+    "Plan",
     "Recording",
     "Similarity",
     "SpectralGrassmann",
@@ -88,6 +90,7 @@ __all__ = [
     "null_distances",
     "omit_trials",
     "permanova",
+    "plan",
     "procrustes_distance",
     "record_regimes",
     "repeat_variance",

@@ -63,6 +63,11 @@ class SpectralGrassmann:
             check_number("per", self.per, "a time above 0", 0, above=True)
 
     @property
+    def error_exponent(self) -> float:
+        """Distances of small errors of the modes grow with this power of these; see `Metric.error_exponent`."""
+        return self.q / (2 * self.r)
+
+    @property
     def name(self) -> str:
         """ "sgot", with what differs from the default, so that stored results say how they were computed."""
         changed = [

@@ -54,6 +54,7 @@ class Metric:
     bounded: bool
     title: str  # in figures; the name by default
     options: tuple[str, ...] = ()  # fields of `Comparison` that ``distances`` takes as keywords, or "names"
+    error_exponent: float = 1.0  # small errors of operators give distances in proportion to this power of theirs
 
     @property
     def matched(self) -> bool:
