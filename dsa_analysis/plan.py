@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FEWEST = 8  # trials from which is extrapolated: the smallest designs have a quarter of them
 N_SIZES = 5  # numbers of trials, and lengths, that a power law is fitted to
-PRIOR = np.array([0.15, 0.2])  # standard deviations of b and c
+PRIOR = np.array([0.15, 0.2])  # standard deviations of b and c, if errors and distances are proportional
 DESIGN = ("n_trials", "trial_length", "n_delays", "rank")
 
 
@@ -297,9 +297,13 @@ class _Floors:
         return [_Size(n, size.length) for size in sizes if size.n_trials > n]
 
     def variance(self, measured: Mapping[_Size, np.ndarray]) -> float:
-        """Variance of the logarithm of the floor of one recording, which hardly depends on its size."""
-        least = max(2, len(self.trials) // 2)
-        return float(np.mean([np.log(own).var(ddof=1) for size, own in measured.items() if size.n_trials <= least]))
+        """Variance of the logarithm of the floor of one recording, which hardly depends on its size.
+
+        Subsets of n of N trials share n / N of them, so their floors vary less than those of recordings.
+        """
+        n = len(self.trials)
+        own = {size: np.log(floors).var(ddof=1) for size, floors in measured.items() if size.n_trials <= max(2, n // 2)}
+        return float(np.mean([value / max(0.5, 1 - size.n_trials / n) for size, value in own.items()]))
 
     def measure(self, sizes: Sequence[_Size]) -> dict[_Size, np.ndarray]:
         """Floors (n_repeats,) of each size, the smallest first, so that what is too small is refused early."""
@@ -354,8 +358,9 @@ class _Law:
         # the data are a few disjoint recordings of this size, however many subsets are drawn from them
         recordings = np.array([len(floors.trials) / size.n_trials for size in measured]).mean()
         slopes = X.shape[1] - 1
-        prior = np.diag(np.r_[0.0, PRIOR[:slopes] ** -2.0])
-        center = np.r_[0.0, np.full(slopes, -getattr(floors.how.metric, "error_exponent", 1.0) / 2)]
+        power = getattr(floors.how.metric, "error_exponent", 1.0)
+        prior = np.diag(np.r_[0.0, (power * PRIOR[:slopes]) ** -2.0])
+        center = np.r_[0.0, np.full(slopes, -power / 2)]
         precision = recordings / variance
         covariance = np.linalg.inv(precision * X.T @ X + prior)
         return cls(floors, covariance @ (precision * X.T @ means + prior @ center), covariance)
