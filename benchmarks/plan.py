@@ -3,7 +3,7 @@
 Recordings of 32 trials are drawn from systems with known answers. From the first 16 trials of each, `plan` predicts
 the noise floor of all 32, and of a new recording of 64 trials, which are then computed.
 
-    python -m benchmarks.plan [first seed, default 100] [number of seeds, default 24]
+    python -m benchmarks.plan [first seed, default 200] [number of seeds, default 20]
 """
 
 import sys
@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Callable[[int, int], Tensor], Comparison]] = {
 }
 
 
-def main(first: int = 100, n_seeds: int = 24) -> None:
+def main(first: int = 200, n_seeds: int = 20) -> None:
     print(f"seeds {first} to {first + n_seeds - 1}: 95% intervals of plan from {N_PILOT} trials")
     for name, (draw, how) in CASES.items():
         held, ratio, width = [], [], []

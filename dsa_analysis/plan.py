@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEWEST = 8  # trials from which is extrapolated: the smallest designs have a quarter of them
+ROUNDING = 1e-9  # floors below are errors of rounding
 N_SIZES = 5  # numbers of trials, and lengths, that a power law is fitted to
-PRIOR = np.array([0.15, 0.2])  # standard deviations of b and c, if errors and distances are proportional
+PRIOR = np.array([0.25, 0.25])  # standard deviations of b and c, if errors and distances are proportional
 DESIGN = ("n_trials", "trial_length", "n_delays", "rank")
 
 
@@ -93,7 +94,9 @@ class Plan(Shown):
         if len(self.laws):
             rows["falls as"] = f"n_trials^-{self.laws['by_trials'].median():.2f} (median)"
         return Card(
-            f"Plan: {len(table)} noise floors to expect, {self.confidence:.0%} intervals", rows, ".table, .laws, .plot()"
+            f"Plan: {len(table)} noise floors to expect, {self.confidence:.0%} intervals",
+            rows,
+            ".table, .laws, .plot()",
         )
 
 
@@ -299,11 +302,12 @@ class _Floors:
     def variance(self, measured: Mapping[_Size, np.ndarray]) -> float:
         """Variance of the logarithm of the floor of one recording, which hardly depends on its size.
 
-        Subsets of n of N trials share n / N of them, so their floors vary less than those of recordings.
+        Subsets of n of N trials share n / N of them, so their floors vary less than those of recordings. Of several
+        sizes the largest variance is taken, because floors of very few trials are near their upper limit.
         """
         n = len(self.trials)
         own = {size: np.log(floors).var(ddof=1) for size, floors in measured.items() if size.n_trials <= max(2, n // 2)}
-        return float(np.mean([value / max(0.5, 1 - size.n_trials / n) for size, value in own.items()]))
+        return float(max(value / max(0.5, 1 - size.n_trials / n) for size, value in own.items()))
 
     def measure(self, sizes: Sequence[_Size]) -> dict[_Size, np.ndarray]:
         """Floors (n_repeats,) of each size, the smallest first, so that what is too small is refused early."""
@@ -331,7 +335,7 @@ class _Floors:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # about operators of subsets
             found = between_halves(halves, self.how, drives, self.progress)
         floors = found.reshape(len(order), self.n_repeats, self.n_splits).mean(2)
-        if not (floors > 0).all():
+        if not (floors > ROUNDING).all():
             raise DataError(
                 f"system {self.name!r}: halves of its trials are at distance 0, so there is no floor to extrapolate (the "
                 f"data have no noise, or rank = 1)"

@@ -356,7 +356,9 @@ def plot_stability(found: "Stability", axes: Axes) -> Axes:
 
 def plot_plan(found: "Plan", axes: Axes) -> Axes:
     """Noise floors to expect over the number of trials, or their length, with intervals."""
-    over = "trial_length" if found.table["n_trials"].nunique() == 1 < found.table["trial_length"].nunique() else "n_trials"
+    over = (
+        "trial_length" if found.table["n_trials"].nunique() == 1 < found.table["trial_length"].nunique() else "n_trials"
+    )
     apart = [name for name in ("n_trials", "trial_length", "n_delays", "rank") if found.table[name].nunique() > 1]
     apart = ["system", *(name for name in apart if name != over)]
     for k, (values, own) in enumerate(found.table.groupby(apart, sort=False)):

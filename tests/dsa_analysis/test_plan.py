@@ -76,7 +76,7 @@ def test_power_law_is_recovered():
     assert error < 0.02**2
     unsure = _Law.fit(measured, floors, 1e4).exponents()  # floors that say nothing leave the priors
     assert unsure["by_trials"] == pytest.approx(0.5, abs=0.01)
-    assert unsure["error"] == pytest.approx(0.15, rel=0.01)
+    assert unsure["error"] == pytest.approx(0.25, rel=0.01)
 
 
 def _how():
