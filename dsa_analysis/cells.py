@@ -235,7 +235,7 @@ class Measured:
             {Key(name, side): halves[side].operator(cell) for side in (0, 1) for name, halves in self.halves.items()},
             self.grid.how,
         )
-        first, second = torch.cartesian_prod(torch.arange(k), torch.arange(k)).T.to(operators.device)
+        first, second = torch.cartesian_prod(torch.arange(k), torch.arange(k)).T.to(operators.device)  # type: ignore[union-attr]
         options = {name: value for name, value in self.grid.how.options().items() if name not in ("names", "n_sweeps")}
         found = metric.distances(operators[first], operators[second + k], **options)
         return as_pairs(metric, found, k * k).distance.view(k, k).cpu().numpy()

@@ -11,8 +11,8 @@
 ``first`` and ``second`` hold one entry for each of P pairs: operators (P, n, n), operators with inputs (P, n, n + k)
 that hold [A B], eigenvalues (P, n), modes (P, n, 1 + 2 d) that hold an eigenvalue with its right and left eigenvector
 in each row, or lists of P systems, each a list of trials (n_times, n_channels). The result is a tensor (P,). If
-``bounded`` is true, it is a tuple of distances and lower bounds, (P,) each, or `Pairs`. Further attributes are optional.
-`Metric` lists them with their defaults, and your own class can inherit from it.
+``bounded`` is true, it is a tuple of distances and lower bounds, (P,) each, or `Pairs`. Further attributes are
+optional. `Metric` lists them with their defaults, and your own class can inherit from it.
 """
 
 import hashlib

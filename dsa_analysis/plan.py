@@ -319,8 +319,8 @@ class _Floors:
             called = f"{self.name}, {size.n_trials} trials" + f" of {size.length} samples" * (size.length is not None)
             if self.windows(size) < 1:
                 raise DataError(
-                    f"system {called!r}: a trial of {size.length} samples holds no window and what it predicts, which take "
-                    f"{self.past + 1}; leave this trial_length out, or lower n_delays or the horizon"
+                    f"system {called!r}: a trial of {size.length} samples holds no window and what it predicts, which "
+                    f"take {self.past + 1}; leave this trial_length out, or lower n_delays or the horizon"
                 )
             for repeat, split in itertools.product(range(self.n_repeats), range(self.n_splits)):
                 if not split:
@@ -337,8 +337,8 @@ class _Floors:
         floors = found.reshape(len(order), self.n_repeats, self.n_splits).mean(2)
         if not (floors > ROUNDING).all():
             raise DataError(
-                f"system {self.name!r}: halves of its trials are at distance 0, so there is no floor to extrapolate (the "
-                f"data have no noise, or rank = 1)"
+                f"system {self.name!r}: halves of its trials are at distance 0, so there is no floor to extrapolate (the"
+                f" data have no noise, or rank = 1)"
             )
         return dict(zip(order, floors, strict=True))
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # Similarity itself draws with these functions
     import pandas as pd
 
     from dsa_analysis.choose import EmbeddingChoice
-    from dsa_analysis.plan import Plan
     from dsa_analysis.explain import Explanation
+    from dsa_analysis.plan import Plan
     from dsa_analysis.similarity import Similarity
     from dsa_analysis.stability import Stability
 

@@ -1,11 +1,11 @@
-"""Noise floors to expect: measured in the data, extrapolated beyond them. Coverage is in `python -m benchmarks.plan`."""
+"""Noise floors to expect, in the data and beyond them. Their coverage is measured by `python -m benchmarks.plan`."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-from dsa_analysis import DataError, lorenz, noise_floor, plan
+from dsa_analysis import Comparison, DataError, fit_operator, lorenz, noise_floor, plan
 from dsa_analysis.plan import _Floors, _Law, _Size
 from dsa_analysis.systems import linear
 
@@ -63,7 +63,8 @@ def test_measured_floor_is_that_of_noise_floor():
 
 def test_power_law_is_recovered():
     """From floors that follow one exactly, up to noise that says how uncertain they are."""
-    floors = _Floors("x", list(torch.zeros(400, 100, 1)), None, _how(), 10, 1, False)
+    trials = list(torch.zeros(400, 100, 1))
+    floors = _Floors("x", trials, None, Comparison(n_delays=1, rank=3, steps_ahead=4), 10, 1, False)
     sizes = floors.ladder([_Size(800, 200)])
     rng = np.random.default_rng(0)
     exact = {size: 2 * size.n_trials**-0.6 * floors.windows(size) ** -0.4 for size in sizes}
@@ -77,12 +78,6 @@ def test_power_law_is_recovered():
     unsure = _Law.fit(measured, floors, 1e4).exponents()  # floors that say nothing leave the priors
     assert unsure["by_trials"] == pytest.approx(0.5, abs=0.01)
     assert unsure["error"] == pytest.approx(0.25, rel=0.01)
-
-
-def _how():
-    from dsa_analysis import Comparison
-
-    return Comparison(n_delays=1, rank=3, steps_ahead=4)
 
 
 def test_lengths_delays_and_ranks_are_combined():
@@ -139,4 +134,4 @@ def test_designs_that_cannot_be_fitted_are_refused_by_name():
     with pytest.raises(DataError, match="halves of its trials are at distance 0, so there is no floor to extrapolate"):
         plan(same, n_trials=16, **few)
     with pytest.raises(DataError, match="a plan needs data, but system 'a' came as an operator"):
-        plan({"a": __import__("dsa_analysis").fit_operator(NOISY, n_delays=1, rank=3)}, **few)
+        plan({"a": fit_operator(NOISY, n_delays=1, rank=3)}, **few)
