@@ -57,7 +57,7 @@ TREE = {
     "docs/how_to": {
         "Data": ["docs/recordings", "docs/nwb", "docs/unequal_trials", "docs/real_data", "docs/your_model"],
         "Choices": ["docs/embedding", "docs/stability", "docs/driven"],
-        "Results": ["docs/trust", "docs/groups", "docs/results"],
+        "Results": ["docs/trust", "docs/counterexamples", "docs/groups", "docs/results"],
         "Work": ["docs/sizes", "docs/resume", "docs/clusters"],
         "Networks": ["docs/training"],
         "Extend": ["docs/own_metric", "docs/own_task", "docs/own_cell"],

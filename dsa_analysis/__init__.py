@@ -17,6 +17,7 @@ from dsa_analysis.dmd import Operator, common_weights, fit_operator, repeat_vari
 from dsa_analysis.driven import DrivenOperator, fit_driven_operator
 from dsa_analysis.embedding import EmbeddingParameters, delay_embed
 from dsa_analysis.explain import Explanation, explain
+from dsa_analysis.grassmann import SpectralGrassmann
 from dsa_analysis.inference import (
     Interval,
     auroc,
@@ -30,6 +31,7 @@ from dsa_analysis.inference import (
 from dsa_analysis.metrics import METRICS, Metric, Pairs
 from dsa_analysis.nulls import Nulls, null_distances
 from dsa_analysis.permutation import PermutationTest, holm, mantel, permanova
+from dsa_analysis.plan import Plan, plan
 from dsa_analysis.recordings import Recording, load_recording, load_recordings
 from dsa_analysis.replicates import distance_intervals, noise_floor, trial_replicates
 from dsa_analysis.residuals import condition_means, residuals, standardize
@@ -57,8 +59,10 @@ __all__ = [
     "Operator",
     "Pairs",
     "PermutationTest",
+    "Plan",
     "Recording",
     "Similarity",
+    "SpectralGrassmann",
     "Spread",
     "Stability",
     "align",
@@ -86,6 +90,7 @@ __all__ = [
     "null_distances",
     "omit_trials",
     "permanova",
+    "plan",
     "procrustes_distance",
     "record_regimes",
     "repeat_variance",

@@ -20,6 +20,7 @@ from dsa_analysis.data import DataError, check_count
 from dsa_analysis.dmd import Operator, as_noise_variance, largest_rank, solve
 from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters
 from dsa_analysis.metrics import as_pairs
+from dsa_analysis.operators import Key, needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,12 +249,11 @@ class Measured:
     def split_half(self, cell: Cell) -> np.ndarray:
         """Distances (k, k) of the even trials of each system to the odd trials of all, by the metric."""
         metric, k = self.grid.how.metric, len(self.halves)
-        operators = torch.stack(
-            [halves[side].operator(cell).matrix for side in (0, 1) for halves in self.halves.values()]
+        operators = needed(
+            {Key(name, side): halves[side].operator(cell) for side in (0, 1) for name, halves in self.halves.items()},
+            self.grid.how,
         )
-        if metric.needs == "eigenvalues":
-            operators = torch.linalg.eigvals(operators)
-        first, second = torch.cartesian_prod(torch.arange(k), torch.arange(k)).T.to(operators.device)
+        first, second = torch.cartesian_prod(torch.arange(k), torch.arange(k)).T.to(operators.device)  # type: ignore[union-attr]
         options = {name: value for name, value in self.grid.how.options().items() if name not in ("names", "n_sweeps")}
         found = metric.distances(operators[first], operators[second + k], **options)
         return as_pairs(metric, found, k * k).distance.view(k, k).cpu().numpy()

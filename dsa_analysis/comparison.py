@@ -174,7 +174,13 @@ class Comparison:
     def _refuse_unequal_times(self) -> None:
         """Refuse counts of samples if sampling intervals differ: they are different times in different systems."""
         slow, fast = max(self.dt.values()), min(self.dt.values())  # type: ignore[union-attr]
-        if self.horizon is None and (self.n_delays, self.window) != (None, None):
+        by_entry = as_metric(self.metric).needs == "modes"  # whose rates do not depend on the step
+        if by_entry and self.window is not None:
+            raise DataError(
+                f"dt is {fast:g} to {slow:g}, so window = {self.window:g} holds different numbers of samples, and "
+                f"metric = {self.metric.name!r} compares eigenvectors entry by entry; give n_delays = 1"
+            )
+        if self.horizon is None and not by_entry and (self.n_delays, self.window) != (None, None):
             raise DataError(
                 f"dt is {fast:g} to {slow:g}, so steps_ahead = {self.steps_ahead or 1} is a different time in each "
                 f"system; give horizon"
@@ -182,7 +188,7 @@ class Comparison:
         if self.n_delays not in (None, 1, AUTO):
             raise DataError(
                 f"dt is {fast:g} to {slow:g}, so n_delays = {self.n_delays} is a different time in each system; give "
-                f"window"
+                + ("n_delays = 1" if by_entry else "window")
             )
 
     def _refuse_for_inputs(self, why: str) -> None:
@@ -206,7 +212,9 @@ class Comparison:
             return f"gives no lower bounds ({bounded} do)"
         if _group(name) == "embedding" and needs == "trials":
             return "compares trials, not operators fitted to them"
-        return "compares eigenvalues, which need no alignment" if needs == "eigenvalues" else "does not take it"
+        return (
+            "compares eigenvalues, which need no alignment" if needs in ("eigenvalues", "modes") else "does not take it"
+        )
 
     def _without_effect(self) -> Iterator[str]:
         """Names of fields that are not at their default and that the metric does not use."""

@@ -4,20 +4,21 @@
 
     name       str, stored with the results
     unit       str, written on axes and in reports
-    needs      "operators", "driven", "eigenvalues" or "trials": what ``distances`` gets for each system
+    needs      "operators", "driven", "eigenvalues", "modes" or "trials": what ``distances`` gets for each system
     bounded    bool: whether ``distances`` also returns lower bounds
     distances  (first, second, **options) -> distances of P pairs
 
 ``first`` and ``second`` hold one entry for each of P pairs: operators (P, n, n), operators with inputs (P, n, n + k)
-that hold [A B], eigenvalues (P, n), or lists of P systems, each a list of trials (n_times, n_channels). The result is a
-tensor (P,). If ``bounded`` is true, it is a tuple of distances and lower bounds, (P,) each, or `Pairs`. Further
-attributes are optional. `Metric` lists them with their defaults, and your own class can inherit from it.
+that hold [A B], eigenvalues (P, n), modes (P, n, 1 + 2 d) that hold an eigenvalue with its right and left eigenvector
+in each row, or lists of P systems, each a list of trials (n_times, n_channels). The result is a tensor (P,). If
+``bounded`` is true, it is a tuple of distances and lower bounds, (P,) each, or `Pairs`. Further attributes are
+optional. `Metric` lists them with their defaults, and your own class can inherit from it.
 """
 
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -27,10 +28,11 @@ from dsa_analysis import alignment, spectra
 from dsa_analysis.alignment import Alignment, align_pairs
 from dsa_analysis.baselines import cka_distances, procrustes_distances
 from dsa_analysis.data import DataError, check_choice
+from dsa_analysis.grassmann import SpectralGrassmann
 from dsa_analysis.joint import align_inputs, align_jointly
 from dsa_analysis.rivals import Autocorrelations, PrincipalVariances
 
-NEEDS = ("operators", "driven", "eigenvalues", "trials")
+NEEDS = ("operators", "driven", "eigenvalues", "modes", "trials")
 REQUIRED = ("name", "unit", "needs", "bounded", "distances")
 
 
@@ -52,6 +54,7 @@ class Metric:
     bounded: bool
     title: str  # in figures; the name by default
     options: tuple[str, ...] = ()  # fields of `Comparison` that ``distances`` takes as keywords, or "names"
+    error_exponent: float = 1.0  # small errors of operators give distances in proportion to this power of theirs
 
     @property
     def matched(self) -> bool:
@@ -217,6 +220,7 @@ METRICS: dict[str, Any] = {
         Aligned("euclidean", "DSA (chord)", "chord", _chord),
         Aligned("frobenius", "DSA (size kept)", "operator difference", _difference),
         Spectral(),
+        SpectralGrassmann(),
         Driven("state", "state", ("n_starts", "group", "remove_trace", "certificate", "seed", "names")),
         Driven("input", "input", ("group", "names")),
         Driven("joint", "state and input", ("state_weight", "n_starts", "group", "remove_trace", "seed", "names")),
@@ -280,6 +284,7 @@ def solver_key(metric: Any, device: torch.device) -> str:
             source = inspect.getsource(type(metric))
         except (OSError, TypeError):  # classes defined at a prompt have no source
             source = repr(metric)
+        source += repr(metric) if is_dataclass(metric) else ""  # its parameters
     return hashlib.sha256(f"{metric.name}\n{source}".encode()).hexdigest()
 
 

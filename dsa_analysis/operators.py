@@ -21,6 +21,7 @@ from dsa_analysis.data import DataError, as_trials, check_choice
 from dsa_analysis.dmd import Operator, as_noise_variance, concerns, largest_rank, solve, why_not
 from dsa_analysis.driven import DrivenOperator, prepare
 from dsa_analysis.embedding import EmbeddingParameters
+from dsa_analysis.grassmann import Lift, as_rates, modes
 from dsa_analysis.pairs import Systems
 
 
@@ -130,7 +131,55 @@ def needed(pieces: Mapping[Any, Any], how: Comparison, device: torch.device | No
     stacked = as_operators(list(pieces.values()), "operators", device)
     if how.metric.needs == "driven":
         return torch.cat([stacked, torch.stack([piece.drive.to(stacked) for piece in pieces.values()])], 2)
+    if how.metric.needs == "modes":
+        return all_modes(dict(zip(map(_as_key, pieces), pieces.values(), strict=True)), stacked, how)
     return stacked if how.metric.needs == "operators" else torch.linalg.eigvals(stacked)
+
+
+def all_modes(pieces: Mapping[Key, Any], matrices: Tensor, how: Comparison) -> Tensor:
+    """`modes` of all pieces in the space of their windows, (k, n, 1 + 2 d); ``matrices`` are (k, n, n)."""
+    steps = [_step(piece, how, key.name) for key, piece in pieces.items()]
+    named = [f"system {str(key)!r}" for key in pieces]
+    found = [
+        modes(matrix, name, _lift(piece, name))
+        for matrix, piece, name in zip(matrices, pieces.values(), named, strict=True)
+    ]
+    if len(sizes := {one.shape[1] // 2: name for one, name in zip(found, named, strict=True)}) > 1:
+        listed = ", ".join(f"{size} ({name})" for size, name in sizes.items())
+        raise DataError(
+            f"metric = {how.metric.name!r} compares eigenvectors entry by entry, but windows have {listed} entries; "
+            f"systems need the same channels and n_delays"
+        )
+    per = getattr(how.metric, "per", None)
+    if per is None and max(steps) - min(steps) > 1e-9 * max(steps):
+        per = max(steps)
+    if per is not None:
+        found = [as_rates(one, step, per, name) for one, step, name in zip(found, steps, named, strict=True)]
+    return torch.stack(found)
+
+
+def _as_key(key: Any) -> Key:
+    return key if isinstance(key, Key) else Key(str(key))
+
+
+def _step(piece: Any, how: Comparison, name: str) -> float:
+    """Time from v(t) to A v(t), in samples if there is no ``dt``."""
+    if how.horizon is not None and not isinstance(piece, Operator):
+        return float(how.horizon)  # type: ignore[arg-type]
+    ahead = piece.parameters.steps_ahead if isinstance(piece, Operator) else how.steps_ahead or 1
+    return ahead * (how.interval(name) or 1.0)
+
+
+def _lift(piece: Any, name: str) -> Lift | None:
+    """Maps of eigenvectors of whitened coordinates v = S^-1 U^T h to windows h; None for matrices from elsewhere."""
+    if isinstance(piece, DrivenOperator):
+        raise DataError(
+            f"{name}: metric = 'sgot' compares eigenvectors in the space of the channels, and states of operators with "
+            f"inputs have coordinates of their own; use metric = 'state'"
+        )
+    if not isinstance(piece, Operator):
+        return None
+    return piece.basis * piece.singular_values, piece.basis / piece.singular_values
 
 
 def as_inputs(inputs: Any, *sides: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # Similarity itself draws with these functions
     from dsa_analysis.choose import EmbeddingChoice
     from dsa_analysis.explain import Explanation
     from dsa_analysis.nulls import Nulls
+    from dsa_analysis.plan import Plan
     from dsa_analysis.similarity import Similarity
     from dsa_analysis.stability import Stability
 
@@ -370,6 +371,31 @@ def plot_nulls(nulls: "Nulls", axes: Axes, unit: str = "") -> Axes:
         axes.set_xlabel("pair, the nearest first")
     axes.set(ylabel=f"distance ({unit})" if unit else "distance", ylim=(0, None), xlim=(-0.6, len(order) - 0.4))
     axes.legend(frameon=False, fontsize=8)
+    return axes
+
+
+def plot_plan(found: "Plan", axes: Axes) -> Axes:
+    """Noise floors to expect over the number of trials, or their length, with intervals."""
+    over = (
+        "trial_length" if found.table["n_trials"].nunique() == 1 < found.table["trial_length"].nunique() else "n_trials"
+    )
+    apart = [name for name in ("n_trials", "trial_length", "n_delays", "rank") if found.table[name].nunique() > 1]
+    apart = ["system", *(name for name in apart if name != over)]
+    for k, (values, own) in enumerate(found.table.groupby(apart, sort=False)):
+        named = [f"{name} = {value:g}" for name, value in zip(apart[1:], values[1:], strict=True)]
+        axes.fill_between(own[over], own["low"], own["high"], color=f"C{k % 10}", alpha=0.15, linewidth=0)
+        axes.loglog(own[over], own["floor"], "-", color=f"C{k % 10}", label=", ".join([shortened(values[0]), *named]))
+        for filled, some in own.groupby("measured"):
+            inside = f"C{k % 10}" if filled else "white"
+            axes.plot(some[over], some["floor"], "o", color=f"C{k % 10}", markerfacecolor=inside)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set_xticks(sorted(found.table[over].unique()))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(
+        xlabel=over.replace("_", " ") + " (samples)" * (over == "trial_length"), ylabel=f"noise floor ({found.unit})",
+        title=f"measured (filled), extrapolated (open), {found.confidence:.0%} intervals",
+    )  # fmt: skip
+    axes.legend(frameon=False)
     return axes
 
 

@@ -3,7 +3,7 @@
 They show how much of a distance comes from the choice of trials: the noise floor, and the replicates for intervals.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,17 +100,28 @@ def noise_floor(
                 halves[side][key] = [parts[i] for i in np.sort(chosen)]
                 if name in drives:
                     driven_halves[key] = [drives[name][i] for i in np.sort(chosen)]
-    everyone = halves[0] | halves[1]
+    floor = between_halves(halves, how, driven_halves, progress, stacklevel=5).reshape(n_splits, -1).mean(0)
+    return pd.Series(floor, index=list(trials), name="noise floor")
+
+
+def between_halves(
+    halves: Sequence[Mapping[Key, Any]],
+    how: Comparison,
+    inputs: Mapping[Key, Any],
+    progress: bool,
+    stacklevel: int = 4,
+) -> np.ndarray:
+    """Distance of each piece of the first of two ``halves`` to the piece at its place in the second, (P,)."""
+    everyone: dict[Key, Any] = {**halves[0], **halves[1]}
     if how.metric.needs != "trials":
-        everyone = fit_all(everyone, how, None, progress, stacklevel=4, inputs=driven_halves)
+        everyone = fit_all(everyone, how, None, progress, stacklevel=stacklevel, inputs=inputs)
     values = needed(everyone, how)
     first = torch.arange(len(halves[0]))
     if isinstance(values, torch.Tensor):
         first = first.to(values.device)
     names = [f"system {str(key)!r}" for key in everyone]
     solved = solve_pairs(how.metric, values, first, first + len(first), how.options(), names=names, progress=progress)
-    floor = solved.distance.view(n_splits, -1).mean(0).cpu().numpy()
-    return pd.Series(floor, index=list(trials), name="noise floor")
+    return np.asarray(solved.distance.cpu().numpy())
 
 
 def trial_replicates(
@@ -228,7 +239,8 @@ def _redrawn(similarity: Similarity) -> Callable[[Pieces, Pieces], Systems]:
             for operators, piece, inputs in zip(by_window, pieces, drives, strict=True)
             for operator, (name, trials) in zip(operators, piece.items(), strict=True)
         ]
-        return needed(dict(enumerate(fitted)), how)
+        keys = [Key(name, window=str(at)) for at, piece in enumerate(pieces) for name in piece]
+        return needed(dict(zip(keys, fitted, strict=True)), how)
 
     return all_refitted
 

@@ -292,7 +292,7 @@ def _comparison(
     known = {dt for dt in intervals.values() if dt is not None}
     if "dt" not in given and None not in intervals.values() and known:
         timed = {"horizon", "window"} & set(given)
-        if len(known) == 1 or timed or metric.needs == "trials":
+        if len(known) == 1 or timed or metric.needs in ("trials", "modes"):
             given["dt"] = known.pop() if len(known) == 1 else intervals
         else:
             warnings.warn(

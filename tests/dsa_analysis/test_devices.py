@@ -27,6 +27,7 @@ from dsa_analysis import (
     trial_replicates,
 )
 from dsa_analysis.alignment import align_pairs
+from dsa_analysis.grassmann import as_rates, modes
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -133,13 +134,22 @@ CALLS = {
     "surrogates": lambda d: [
         surrogates(d.x, kind, seed=0) for kind in ("phase", "iaaft", "shuffle_times", "shuffle_trials")
     ],
+    "modes": lambda d: METRICS["sgot"].distances(
+        *(torch.stack([as_rates(modes(x, "x"), 0.1, 0.2, "x") for x in side]) for side in (d.a, d.b))
+    ),
 }
 
 # The same, but the results are tables, which are on the CPU.
 TABLES = {
     "compare": lambda d: [
         compare(d.systems, metric=metric, **(SETTINGS if embedded else {"progress": False})).distances
-        for metric, embedded in (("angular", True), ("spectral", True), ("cka", False), ("procrustes", False))
+        for metric, embedded in (
+            ("angular", True),
+            ("spectral", True),
+            ("sgot", True),
+            ("cka", False),
+            ("procrustes", False),
+        )
     ],
     "compare over a chosen horizon": lambda d: (
         compare(d.systems, n_delays=4, rank=5, horizon="auto", dt=1, progress=False).distances
@@ -197,7 +207,7 @@ def test_tables_from_cuda_are_those_of_the_cpu(call):
 
 @cuda
 @pytest.mark.filterwarnings("ignore:.*systems:UserWarning")
-@pytest.mark.parametrize("metric", ["angular", "spectral", "cka", "procrustes"])
+@pytest.mark.parametrize("metric", ["angular", "spectral", "sgot", "cka", "procrustes"])
 def test_systems_of_mixed_devices_and_precisions_are_compared_where_asked(metric):
     x = data("cpu").x
     systems = {"a": x, "b": x.flip(0).cuda(), "c": x.float().numpy()}

@@ -145,7 +145,10 @@ def test_metric_without_what_is_needed_is_refused_by_name():
             "metric 'half' has no needs, no bounded, no distances; a metric needs name, unit, needs, bounded, dist",
         ),
         (Radius, "metric = Radius is a class; pass an object of it, Radius()"),
-        (Bad(), "metric 'radius': needs = 'operator' is none of 'operators', 'driven', 'eigenvalues', 'trials'"),
+        (
+            Bad(),
+            "metric 'radius': needs = 'operator' is none of 'operators', 'driven', 'eigenvalues', 'modes', 'trials'",
+        ),
         (7, "metric 'int' has no name"),
         ("angel", "metric = 'angel' is none of .*; did you mean 'angular'"),
     ):

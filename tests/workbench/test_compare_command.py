@@ -165,11 +165,11 @@ def test_operators_from_elsewhere_are_compared_as_they_are(folder):
     assert "above their noise floor" not in text
 
 
-@pytest.mark.parametrize("metric", ["spectral", "cka"])
+@pytest.mark.parametrize("metric", ["spectral", "sgot", "cka"])
 def test_other_metrics_have_a_report(folder, metric):
-    embedding = SETTINGS if metric == "spectral" else []
+    embedding = [] if metric == "cka" else SETTINGS
     assert main(["compare", *files(folder), *embedding, "--metric", metric, "--sampling-rate", "10"]) == 0
-    assert ("above their noise floor" in text_of(folder / "results/compare/report.html")) == (metric == "spectral")
+    assert ("above their noise floor" in text_of(folder / "results/compare/report.html")) == (metric != "cka")
 
 
 def test_single_trials_have_no_floor_and_the_report_says_so(folder, capsys):
