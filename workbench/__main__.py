@@ -242,6 +242,7 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 def program() -> None:
     """`main` as a program: a signal before or after it ends the process without a word."""
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # it tells what it cleans up after killed workers
     for number in WORDS:
         signal.signal(number, signal.SIG_DFL)
     status = main()
