@@ -27,7 +27,7 @@ test: .venv/ready
 # Warnings are errors, broken links among them. Nothing is fetched. Built afresh each time, in under a minute.
 docs: .venv/docs-ready
 	rm -rf results/docs docs/api
-	$(BIN)/python -m sphinx -b html -c docs -d .venv/doctrees -E -W --keep-going --quiet . results/docs
+	$(BIN)/python -m sphinx -b html -c docs -d .venv/doctrees -E -W --keep-going --quiet -j auto . results/docs
 	$(BIN)/python docs/check_site.py results/docs
 	@echo 'results/docs/index.html'
 

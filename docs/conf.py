@@ -6,6 +6,7 @@ on GitHub and on the site. The pages are plain Markdown; their tree is here.
 
 import json
 import posixpath
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
@@ -21,7 +22,12 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[1]
 logger = logging.getLogger(__name__)
-source_pages: set[Path] = set()  # modules that pages link to, from the root of the repository
+# Modules that pages link to, from the root of the repository.
+LINKED = {
+    Path(name)
+    for page in (ROOT / "docs").glob("*.md")
+    for name in re.findall(r"\(\.\./(\S+?\.py)\)", page.read_text("utf-8"))
+}
 sys.path.insert(0, str(ROOT))
 
 # The tree of pages: a section of the site, and its pages in reading order.
@@ -171,8 +177,7 @@ def show_source(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Let links to modules lead to a page with their source, in place of a download."""
     for link in list(doctree.findall(download_reference)):
         path = Path(posixpath.normpath(posixpath.join(posixpath.dirname(page), link["reftarget"])))
-        if path.suffix == ".py":
-            source_pages.add(path)
+        if path in LINKED:
             target = app.builder.get_relative_uri(page, page_of(path))
             link.replace_self(nodes.reference("", "", *link.children, internal=True, refuri=target))
 
@@ -185,7 +190,7 @@ def page_of(path: Path) -> str:
 def add_source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
     """The pages of linked modules which viewcode does not make, because they hold no documented name."""
     made = {name for name, found in getattr(app.env, "_viewcode_modules", {}).items() if found}
-    for path in sorted(source_pages):
+    for path in sorted(LINKED):
         if page_of(path).removeprefix("_modules/").replace("/", ".") not in made:
             code = app.builder.highlighter.highlight_block((ROOT / path).read_text(encoding="utf-8"), "python")
             yield page_of(path), {"title": path.as_posix(), "body": f"<h1>{path.as_posix()}</h1>{code}"}, "page.html"

@@ -82,11 +82,13 @@ def imported(text: str, base: type) -> Any:
 
 def _parsed(call: str) -> tuple[list[str], dict[str, Any] | None]:
     """Names and keywords of "name", "name.name" or "name(keyword=value)"; values are literals, so nothing is run."""
-    node, options = ast.parse(call, mode="eval").body, None
+    node: ast.expr = ast.parse(call, mode="eval").body
+    options: dict[str, Any] | None = None
     if isinstance(node, ast.Call):
         if node.args or any(keyword.arg is None for keyword in node.keywords):
             raise ValueError("not all arguments are keywords")
-        node, options = node.func, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+        options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+        node = node.func
     path: list[str] = []
     while isinstance(node, ast.Attribute):
         path, node = [node.attr, *path], node.value

@@ -169,3 +169,13 @@ def test_what_does_not_fit_an_own_task_is_said_by_the_settings(own, key, value, 
     with pytest.raises(ConfigError) as caught:
         load_settings(own.path)
     assert message in str(caught.value)
+
+
+def test_modules_are_looked_for_beside_the_settings(config, monkeypatch):
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(config.path.parent)])
+    (config.path.parent / "lying_beside.py").write_text(TASK)
+    for key, value in OWN.items():
+        config.set(
+            key, value.replace("own_task_of_a_user", "lying_beside").replace("own_cell_of_a_user:Fading", "Tanh")
+        )
+    assert load_settings(config.path).multitask.rules == ("lying_beside:Echo",)

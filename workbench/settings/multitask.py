@@ -22,7 +22,7 @@ class ActivityShown(Section):
     trial: Annotated[int, Field(ge=0, lt=40)]  # the smallest grid has 40 trials
     n_units: Count
     n_clusters: Annotated[int, Field(ge=2)] | None
-    pairs: Annotated[tuple[tuple[Rule, Rule], ...], Field(min_length=1)]
+    pairs: tuple[tuple[Rule, Rule], ...]
     n_trials: Count
 
 

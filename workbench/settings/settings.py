@@ -6,6 +6,7 @@ All problems of a file come in one `ConfigError`: a line for each, with the line
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -95,7 +96,7 @@ def load_settings(path: str | Path | None = None) -> Settings:
     ----------
     path : path of the file, optional
         By default the environment variable COMPUTE_ALIKE_CONFIG, else ./config.yaml. Relative paths *in* the file start
-        at the file's folder.
+        at the file's folder, and modules that it names ("module:name") are looked for there, too.
 
     Raises
     ------
@@ -105,6 +106,8 @@ def load_settings(path: str | Path | None = None) -> Settings:
         that problem.
     """
     path = Path(path or os.environ.get("COMPUTE_ALIKE_CONFIG") or "config.yaml")
+    if (folder := str(path.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
     report = Report(path)
     values = read_values(path, names_of(Settings), report)
     version = values.get("version")
