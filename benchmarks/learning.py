@@ -39,6 +39,15 @@ PRESETS = {
         n_networks=4,
         worst=0.95,
     ),
+    "easy-to-standard": Preset(  # the same rules, learnt and tested at the standard difficulty
+        ("fdgo", "delaygo", "delayanti", "dm1", "contextdm1", "dmcgo"),
+        dataclasses.replace(FAST, n_rnn=64),
+        dataclasses.replace(
+            RECIPE, n_steps=2800, difficulty="easy_to_standard", rule_weights={"dm1": 2.0, "contextdm1": 2.0}
+        ),
+        n_networks=4,
+        worst=0.90,
+    ),
     "twenty-rules": Preset(
         RULES,
         dataclasses.replace(FAST, n_rnn=128),

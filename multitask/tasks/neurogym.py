@@ -177,6 +177,5 @@ def _common(periods: list[dict[str, tuple[int, int]]], n_times: int) -> dict[str
 
 def _numbers(trials: list[dict[str, Any]]) -> dict[str, Tensor]:
     """Conditions that are a number in every trial."""
-    names = [name for name in trials[0] if all(name in t and np.ndim(t[name]) == 0 for t in trials)]
-    numeric = [name for name in names if all(isinstance(t[name], int | float | np.number) for t in trials)]
+    numeric = [name for name in trials[0] if all(isinstance(t.get(name), int | float | np.number) for t in trials)]
     return {name: torch.tensor([float(t[name]) for t in trials], dtype=torch.float64) for name in numeric}

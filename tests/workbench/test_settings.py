@@ -321,6 +321,9 @@ def test_rule_named_twice_is_refused(config):
 
 
 PRESETS = {
+    "six at standard difficulty": {
+        "training.difficulty": "easy_to_standard", "training.rule_weights": "{dm1: 2, contextdm1: 2}",
+    },
     "all twenty": {"network.n_rnn": 128, "training.n_steps": 9000, "training.difficulty": "easy_to_standard"},
     "of the paper": {
         "n_networks": 40, "network.n_rnn": 256, "network.activation": "softplus", "network.w_rec_scale": 0.5,
