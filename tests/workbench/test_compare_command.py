@@ -269,7 +269,7 @@ def test_stability_and_nulls_stand_in_the_report(folder, capsys, monkeypatch):
     out = folder / "results" / "compare"
     said, text, table = capsys.readouterr().out, text_of(out / "report.html"), pd.read_csv(out / "distances.csv")
     assert re.search(r"the order of the distances  (stable|unstable|depends on [\w, ]+), ", said)
-    assert re.search(r"differ  +\d of 6 pairs, 19 draws of exchange, Holm, p < .05", said)
+    assert re.search(r"pairs that differ  +\d of 6 pairs, 19 draws of exchange, Holm, p < .05", said)
     assert "The frame is the comparison of this page: rank = 3, n_delays = 2." in text
     assert "6 cells" not in text
     assert "Trials were exchanged between the systems of a pair" in text

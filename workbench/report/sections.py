@@ -59,7 +59,7 @@ def conclusion(findings: Findings) -> Section:
         facts.append(("the order of the distances", verdict, told.split(";")[0].split(" (")[0]))
     for kind, null in findings.nulls.items():
         passed = int((findings.table[f"p_holm_{kind}"] < SIGNIFICANT).sum())
-        asks = "differ" if kind == EXCHANGE else "more alike than chance"
+        asks = "pairs that differ" if kind == EXCHANGE else "more alike than chance"
         facts.append((asks, f"{passed} of {len(table)} pairs", f"{len(null.distances)} draws of {kind}, Holm, p < .05"))
     return Section("conclusion", "", [*parts, Facts(facts), *(Text(one) for one in _meanings(findings))])
 
