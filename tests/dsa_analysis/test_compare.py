@@ -383,8 +383,8 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "identity": (torch.eye(5), {"remove_trace": True}, "system 'bad' is a multiple of the identity, and zero wit"),
     "NaN operator": (torch.full((5, 5), math.nan), {}, "system 'bad' holds NaN or infinity"),
     "metric": (X, {"metric": "angel"}, "metric = 'angel' is none of 'angular', 'euclidean', 'frobenius', "
-               "'spectral', 'state', 'input', 'joint', 'cka', 'procrustes', 'principal_variances', 'autocorrelations'; "
-               "did you mean 'angular'?"),
+               "'spectral', 'sgot', 'state', 'input', 'joint', 'cka', 'procrustes', 'principal_variances', "
+               "'autocorrelations'; did you mean 'angular'?"),
     "estimator": (X, {"estimator": "least_square"}, "did you mean 'least_squares'?"),
     "zero delays": (X, {"n_delays": 0}, "n_delays = 0 is not a whole number of at least 1"),
     "no rank": (X, {"rank": None}, "n_delays and rank are needed to fit an operator to system 'good'"),

@@ -187,6 +187,7 @@ class TestEveryEngine:
         heard = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
         assert heard <= {"127.0.0.1", "::1"}
 
+    @on([*kinds(workers=1), SERIAL])
     def test_lets_the_error_of_a_task_through_and_goes_on(self, running):
         with pytest.raises(ValueError, match="one is no good"):
             Parallel()(delayed(failing)(n) for n in range(4))

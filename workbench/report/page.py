@@ -1,6 +1,7 @@
 """The parts of a page and the page itself, as jinja2 templates make it."""
 
 import base64
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
 
-RUN = ("=", "+", "-", "@", "\t", "\r")  # what cells begin with that spreadsheets take for a formula
+RUN = re.compile(r"[=+\-@\t\r]")  # what cells begin with that spreadsheets take for a formula
+NUMBER = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?( \[[-\d., ]*\])?( \(n = \d+( seeds)?\))?")  # with its interval
 FILTERED = 12  # rows from which a table has a field to search in it
 
 
@@ -137,9 +139,13 @@ def as_csv(frame: "pd.DataFrame", **options: Any) -> str:
     shown = frame.copy()
     for name in shown:
         if shown[name].dtype.kind not in "biufc":
-            shown[name] = [f"'{cell}" if str(cell).startswith(RUN) else cell for cell in shown[name]]
-            shown[name] = [cell.replace("\r", " ") if isinstance(cell, str) else cell for cell in shown[name]]
+            shown[name] = [_as_text(cell) if isinstance(cell, str) else cell for cell in shown[name]]
     return str(shown.to_csv(index=False, **options))
+
+
+def _as_text(cell: str) -> str:
+    mark = "'" if RUN.match(cell) and not NUMBER.fullmatch(cell) else ""
+    return mark + cell.replace("\r", " ")
 
 
 def csv_of(frame: "pd.DataFrame", file: str) -> tuple[str, str, str]:
