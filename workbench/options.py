@@ -17,7 +17,7 @@ AXES = (
 )  # fmt: skip
 NULLS = ("exchange", "phase", "iaaft", "shuffle_times", "shuffle_trials")  # kinds of null distances
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)  # a number, not an option
-EXIT_CODES = "exit codes: 0 done; 1 something that ran failed; 2 nothing could be run as asked; 130 interrupted, 143 terminated"
+EXIT_CODES = "exit codes: 0 done; 1 something that ran failed; 2 nothing could be run as asked; 130 or 143 stopped"
 
 
 class Parser(argparse.ArgumentParser):
