@@ -83,7 +83,7 @@ def _best_multiplier(Z: np.ndarray, n_iterations: int) -> tuple[np.ndarray, floa
     """D (n, n), symmetric, for which the least eigenvalue of Z(D) = Z + D x 1 - 1 x D is about as large as can be.
 
     Also returns what that eigenvalue exceeds, vec(1) left aside. Stops where this is positive, or where it cannot grow
-    by another 20%.
+    by another 15%.
     """
     from scipy.linalg import cho_factor, cho_solve, lapack
 
@@ -120,7 +120,7 @@ def _best_multiplier(Z: np.ndarray, n_iterations: int) -> tuple[np.ndarray, floa
         ascent, centring = cho_solve(system, np.stack([objective, gradient], 1), check_finite=False).T
         oo, og, gg = objective @ ascent, objective @ centring, gradient @ centring
         # along the central path t grows with 1/mu at the rate oo ~ mu^2, and so by oo / mu = -og until mu = 0
-        if t > 0 or (gg - og * og / oo < 1 and 0 < -og < -0.2 * t):
+        if t > 0 or (gg - og * og / oo < 1 and 0 < -og < -0.15 * t):
             break
         # mu as small as a Newton step of length 8, in the norm of the Hessian, allows: shorter ones take more of them
         mu = oo / max(-og + max(og * og - oo * (gg - 64), 0.0) ** 0.5, oo)
