@@ -16,12 +16,11 @@ little, but they change with the noise, and so does the distance. A *cell* (n_de
 
 The even trials of each system are compared with the odd trials of all. The cell in which a system is nearest to itself
 most often has the best identifiability (area under the ROC curve), and of the cells that are about as good, the best
-with the fewest delays is chosen. Where some cuts are clear (a gap of 2) or nothing is cut off, only these cells are
-compared: they show how many dimensions the systems have. Names of groups are not used, so tests of groups remain valid.
-If cells are equal, or if there are few systems or trials, the largest gap decides: at a clear cut, new recordings give
-the same directions.
-(The ratio of distances between systems to distances within systems is no good criterion. It is largest for short
-windows, at which a few systems are close together and confused.)
+with the fewest delays is chosen. Where some cuts are clear (a gap of 2), cells with other cuts are left out: the clear
+ones show how many dimensions the systems have. Names of groups are not used, so tests of groups remain valid. If cells
+are equal, or if there are few systems or trials, the largest gap decides: at a clear cut, new recordings give the same
+directions. (The ratio of distances between systems to distances within systems is no good criterion. It is largest for
+short windows, at which a few systems are close together and confused.)
 """
 
 import warnings
@@ -232,7 +231,8 @@ def choose_embedding(
             f"you know the time over which they act", stacklevel=2,
         )  # fmt: skip
 
-    left = [cell for cell in left if looks[cell]["gap"] >= CLEAR_GAP] or left
+    if any(CLEAR_GAP <= looks[cell]["gap"] < np.inf for cell in left):  # where nothing is cut off, that shows nothing
+        left = [cell for cell in left if looks[cell]["gap"] >= CLEAR_GAP]
     distances = {}
     if method == "identifiability":
         bar = tqdm(left, desc="comparing halves", unit="cell", delay=2, leave=False, disable=not progress)
@@ -250,8 +250,8 @@ def choose_embedding(
             "recordings, use wider bins, or record more trials (or give a rank yourself)"
         )
     if distances:
-        near = [cell for cell in grid.beside(chosen) if cell not in distances and measured.resolved(cell)]
-        beside = {cell: measured.split_half(cell) for cell in near}
+        others = [cell for cell in grid.beside(chosen) if cell not in distances and measured.resolved(cell)]
+        beside = {cell: measured.split_half(cell) for cell in others}
         distances |= beside
         scores |= {cell: _identifiability(matrix) for cell, matrix in beside.items()}
     table["auroc"], table["ratio"] = zip(*(scores.get(cell, (np.nan, np.nan)) for cell in cells), strict=True)

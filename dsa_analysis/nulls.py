@@ -27,6 +27,7 @@ from tqdm import tqdm
 from dsa_analysis.compare import compare
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
+from dsa_analysis.metrics import is_matched
 from dsa_analysis.operators import refuse_operators
 from dsa_analysis.permutation import holm
 from dsa_analysis.surrogates import KINDS, surrogates
@@ -141,7 +142,7 @@ def null_distances(
     refuse_operators(named, "null distances are computed from data", matrices=False)
     if len(named) < 2:
         raise DataError(f"{len(named)} system has no partner; give at least 2")
-    if kind == EXCHANGE and how.metric.matched:
+    if kind == EXCHANGE and is_matched(how.metric):
         raise DataError(
             f"kind = {kind!r} exchanges trials, which metric = {how.metric.name!r} takes to correspond; use "
             f"'shuffle_times' or 'shuffle_trials'"

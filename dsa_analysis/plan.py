@@ -26,9 +26,8 @@ from dsa_analysis.comparison import AUTO, Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_count, check_number
 from dsa_analysis.display import Card, Shown, listed
 from dsa_analysis.inputs import match
-from dsa_analysis.metrics import is_matched
 from dsa_analysis.operators import Key, as_inputs, refuse_operators
-from dsa_analysis.replicates import between_halves
+from dsa_analysis.replicates import between_halves, refuse_without_floor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,13 +210,7 @@ def plan(
 
 def _cells(how: Comparison, n_delays: Any, rank: Any) -> list[Comparison]:
     """The comparison with each of the given delays and ranks."""
-    if is_matched(how.metric):
-        raise DataError(
-            f"metric = {how.metric.name!r} compares matched trials, and a system has only one set of them: it has no "
-            f"noise floor"
-        )
-    if how.windows is not None:
-        raise DataError("noise floors are computed from whole trials: leave windows out, or cut the trials first")
+    refuse_without_floor(how)
     axes = {
         name: _counts(name, values) for name, values in (("n_delays", n_delays), ("rank", rank)) if values is not None
     }

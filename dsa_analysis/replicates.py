@@ -73,13 +73,7 @@ def noise_floor(
     import pandas as pd
 
     how = as_comparison(how, choices)
-    if is_matched(how.metric):
-        raise DataError(
-            f"metric = {how.metric.name!r} compares matched trials, and a system has only one set of them: it has no "
-            f"noise floor"
-        )
-    if how.windows is not None:
-        raise DataError("the noise floor is computed from whole trials: leave windows out, or cut the trials first")
+    refuse_without_floor(how)
     check_count("n_splits", n_splits)
     named = as_systems(systems)
     given = as_inputs(inputs, named)
@@ -102,6 +96,17 @@ def noise_floor(
                     driven_halves[key] = [drives[name][i] for i in np.sort(chosen)]
     floor = between_halves(halves, how, driven_halves, progress, stacklevel=5).reshape(n_splits, -1).mean(0)
     return pd.Series(floor, index=list(trials), name="noise floor")
+
+
+def refuse_without_floor(how: Comparison) -> None:
+    """Raise a `DataError` if the comparison has no noise floor."""
+    if is_matched(how.metric):
+        raise DataError(
+            f"metric = {how.metric.name!r} compares matched trials, and a system has only one set of them: it has no "
+            f"noise floor"
+        )
+    if how.windows is not None:
+        raise DataError("noise floors are computed from whole trials: leave windows out, or cut the trials first")
 
 
 def between_halves(

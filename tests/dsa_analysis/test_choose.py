@@ -55,6 +55,34 @@ def test_rank_is_the_dimension_of_the_systems(choice):
     assert choice.cell["auroc"] == 1.0
 
 
+def test_where_a_cut_is_clear_others_are_not_compared(generator):
+    """Four strong dimensions and two weak ones: a gap of 3 after the fourth, and of 1.9 after the sixth."""
+    systems = {}
+    for frequency in FREQUENCIES:
+        x = linear([-0.1 + frequency * 1j, -0.1 + 8j, -0.1 + 2j * frequency], 12, 80, generator=generator)
+        x = x * x.new_tensor([1, 1, 1, 1, 0.25, 0.25])
+        x = x @ torch.linalg.qr(torch.randn(8, 6, generator=generator, dtype=torch.float64))[0].T
+        systems[f"{frequency}"] = x + 0.2 * x.std() * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    table = choose_embedding(systems, n_delays=1, rank=range(1, 9), progress=False).table.droplevel("n_delays")
+    assert table["gap"][4] >= 2
+    assert 1.1 <= table["gap"][6] < 2
+    assert table["admissible"][6]
+    assert table.index[table["auroc"].notna()].tolist() == [4, 8]  # the clear cut, and the window that is kept whole
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_windows_that_are_kept_whole_are_no_clear_cut(seed):
+    """With two channels the whole windows of one sample have an infinite gap, which says nothing."""
+    narrow = {name: x[..., :2] for name, x in recordings(0.5, seed=seed).items()}
+    found = choose_embedding(narrow, n_delays=(1, 8), rank=range(1, 9), method="gap", progress=False)
+    whole = found.table.loc[(1, 2)]
+    assert whole["admissible"]
+    assert np.isinf(whole["gap"])
+    admissible = found.table[found.table["admissible"]]["gap"]
+    assert found.cell["gap"] == admissible[np.isfinite(admissible)].max()
+
+
 def test_of_cells_that_identify_about_as_well_the_fewest_delays_win_and_then_the_gap(choice):
     table = choice.table[choice.table["admissible"]]
     near = table[table["auroc"] >= table["auroc"].max() - 0.02].reset_index()

@@ -27,6 +27,7 @@ from dsa_analysis import (
     trial_replicates,
 )
 from dsa_analysis.alignment import align_pairs
+from dsa_analysis.climb import one_by_one
 from dsa_analysis.grassmann import as_rates, modes
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -184,6 +185,20 @@ def test_the_watch_sees_a_stray():
     with NamedDevices() as mode:
         torch.zeros(2), torch.eye(2, device="cpu")
     assert mode.strays == ["zeros"]
+
+
+@pytest.mark.parametrize("shape", [(10_000, 3, 3), (700, 17, 3, 3), (5, 9000, 3, 3)])
+def test_gpus_get_batches_that_cusolver_takes(shape):
+    """It refuses those of some 30,000 matrices. Tensors of the device "meta" take the path of GPUs."""
+    sizes = []
+
+    def decompose(x: Tensor) -> Tensor:
+        sizes.append(x[..., 0, 0].numel())
+        return x
+
+    assert one_by_one(decompose, torch.empty(shape, device="meta")).shape == shape
+    assert max(sizes) <= max(4096, shape[1] if len(shape) == 4 else 0)
+    assert sum(sizes) == torch.Size(shape[:-2]).numel()
 
 
 @cuda
