@@ -186,7 +186,7 @@ def find_fixed_points(
     starts : Tensor, (n_networks, n_starts, n_units)
         Initial states of the search, such as ``activity.during("delay1").flatten(1, 2)``. Use many, since each start
         finds only one point. Where states are more than the activity of units (LSTM, LowRank, Dale, LRU, Selective),
-        they come from ``network.states(inputs)``.
+        they come from ``network.states(inputs)``, which every network has.
     slowest : float > 0
         Maximum q of a slow point. With 1e-4 a state moves by 0.014 per time step.
     apart : float > 0

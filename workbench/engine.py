@@ -14,6 +14,7 @@ Ctrl-C ends all workers and removes jobs from the queue. If the driver is killed
 jobs end when they lose the scheduler, or a minute after their start.
 """
 
+import asyncio
 import importlib
 import os
 import reprlib
@@ -188,16 +189,17 @@ def _processes(parameters: EngineParameters) -> Iterator[Futures]:
 def _dask(parameters: EngineParameters) -> Iterator[Futures]:
     distributed, address = _imported("distributed"), parameters.address
     if address is not None:
-        with _workers(address, parameters, lambda: f"start workers of {address}") as backend:
+        with _loop() as loop, _workers(address, loop, parameters, lambda: f"start workers of {address}") as backend:
             yield backend
         return
     deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # only the driver handles Ctrl-C
     with (
         _imported("dask").config.set(DASK),
+        _loop() as loop,
         distributed.LocalCluster(
-            n_workers=0, threads_per_worker=1, memory_limit=0, dashboard_address=LOOPBACK, preload=[deaf]
+            n_workers=0, threads_per_worker=1, memory_limit=0, dashboard_address=LOOPBACK, preload=[deaf], loop=loop
         ) as cluster,
-        _workers(cluster, parameters, lambda: "this machine may be too busy") as backend,
+        _workers(cluster, loop, parameters, lambda: "this machine may be too busy") as backend,
     ):
         yield backend
 
@@ -214,14 +216,15 @@ def _slurm(parameters: EngineParameters) -> Iterator[Futures]:
     slurm.logs.mkdir(parents=True, exist_ok=True)
     with (
         _imported("dask").config.set(DASK),
-        _submitting(slurm) as cluster,
-        _workers(cluster, parameters, partial(_queue, slurm)) as backend,
+        _loop() as loop,
+        _submitting(slurm, loop) as cluster,
+        _workers(cluster, loop, parameters, partial(_queue, slurm)) as backend,
     ):
         yield backend
 
 
 @contextmanager
-def _submitting(slurm: SlurmParameters) -> Iterator[Any]:
+def _submitting(slurm: SlurmParameters, loop: Any) -> Iterator[Any]:
     """A dask cluster whose workers are SLURM jobs. Checks that sbatch accepts them."""
     try:
         cluster = _imported("dask_jobqueue").SLURMCluster(
@@ -235,6 +238,7 @@ def _submitting(slurm: SlurmParameters) -> Iterator[Any]:
             python=shlex.quote(sys.executable),
             job_extra_directives=[f'--output="{slurm.logs}/%j.log"', *slurm.directives],
             scheduler_options={"dashboard_address": LOOPBACK},
+            loop=loop,
         )
     except RuntimeError as error:  # the network interface does not exist
         raise ConfigError(f"engine.slurm: {error}") from error
@@ -252,12 +256,38 @@ def _queue(slurm: SlurmParameters) -> str:
 
 
 @contextmanager
-def _workers(cluster: Any, parameters: EngineParameters, advice: Callable[[], str]) -> Iterator[Futures]:
+def _loop() -> Iterator[Any]:
+    """An event loop in a thread of its own.
+
+    distributed starts one by itself, but fails if it does not run within ten seconds, as on a machine that stalls.
+    """
+    current: Callable[[], Any] = _imported("tornado.ioloop").IOLoop.current
+    ready: Future[tuple[Any, asyncio.Event]] = Future()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        ready.set_result((current(), stop))
+        await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="event loop of the cluster", daemon=True)
+    thread.start()
+    loop, stop = ready.result()
+    try:
+        yield loop
+    finally:
+        loop.add_callback(stop.set)
+        thread.join()
+
+
+@contextmanager
+def _workers(
+    cluster: Any, loop: Any, parameters: EngineParameters, advice: Callable[[], str]
+) -> Iterator[Futures]:
     """The workers of a dask cluster, or of the scheduler at an address, once the first of them has connected."""
     distributed, n, wait = _imported("distributed"), parameters.workers, parameters.wait
     try:
         # not the default client, so that libraries that use dask, such as xarray, keep their own scheduler
-        client = distributed.Client(cluster, timeout=min(wait, 10), set_as_default=False)
+        client = distributed.Client(cluster, timeout=min(wait, 10), set_as_default=False, loop=loop)
     except (OSError, ValueError) as error:
         raise ConfigError(f"engine.address: no dask scheduler answers at {cluster}: {error}") from error
     with client:

@@ -155,6 +155,13 @@ class LeakyRNN(Shown):
         hidden, logits = self._run(self._checked(inputs), generator, buffers)
         return logits.transpose(1, 2), hidden.transpose(1, 2)  # (network, trial, time, .)
 
+    def states(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """States over whole trials, (E, n_trials, n_times, n_state), from which `step` goes on: the hidden states.
+
+        Arguments as for calling the ensemble.
+        """
+        return self.logits(inputs, generator=generator)[1]
+
     def step(self, hidden: Tensor, inputs: Tensor) -> Tensor:
         """States after one time step without noise.
 

@@ -249,6 +249,15 @@ def test_first_networks_of_a_larger_ensemble_start_alike(cell):
     assert few.weights["w_rule"].shape[1] == 20
 
 
+@pytest.mark.parametrize("cell", ["LeakyRNN", "LeakyGRU", "Tanh", "GRU"])
+def test_states_of_cells_without_further_state_are_the_activity(cell, x):
+    parameters = NetworkParameters(n_rnn=6, rnn_type=cell, dt=50.0, n_input=9, n_rule=2, n_output=3, sigma_rec=0.5)
+    network = make_network(parameters, 2).to(torch.float64)
+    assert torch.equal(network.states(x), network(x)[1])
+    noisy = [torch.Generator().manual_seed(3) for _ in range(2)]
+    assert torch.equal(network.states(x, noisy[0]), network(x, generator=noisy[1])[1])
+
+
 @pytest.mark.parametrize("cell", ALL)
 def test_states_over_time_are_steps_and_noise_is_added_after_each(cell, x):
     network = small(cell, sigma_rec=0.5)

@@ -4,6 +4,7 @@ Starting processes and importing takes most of the time. So tests share engines,
 engines differ only in the processes they start, all but one of them are marked slow.
 """
 
+import asyncio
 import hashlib
 import os
 import signal
@@ -317,6 +318,22 @@ def test_tasks_go_to_a_scheduler_at_an_address_and_are_kept_to_one_thread_there(
             torch.set_num_threads(1)
         assert task == [(1, True)]
         assert there.status.name == "running"  # it is not ours to close
+
+
+@pytest.mark.parametrize("kind", kinds("slurm")[1:])
+def test_a_slow_start_of_the_event_loop_is_waited_for(kind, tmp_path, distributed, monkeypatch, request):
+    """The loop that distributed would start gives up after ten seconds."""
+    if kind == "slurm":
+        request.getfixturevalue("controller")
+
+    def refuse(**_):
+        pytest.fail("distributed starts a loop")
+
+    run = asyncio.run
+    monkeypatch.setattr(distributed.utils, "_CollectErrorThread", refuse)
+    monkeypatch.setattr(asyncio, "run", lambda main: (time.sleep(0.5), run(main)))
+    with engine(engine_parameters(kind, tmp_path)):
+        assert Parallel()([delayed(abs)(-1)]) == [1]
 
 
 def where() -> tuple[int, bool]:
