@@ -35,7 +35,7 @@ CELLS = ("LeakyRNN", "Tanh", "GRU", "LSTM")
 SIZES = (32, 64)
 KINDS = ("three bits", "two bits", "leaky", "analogue")
 TRAINING = TrainingParameters(
-    n_steps=800, batch_size=64, learning_rate=0.003, schedule="cosine", clip="norm", loss_type="mean_square",
+    n_steps=600, batch_size=64, learning_rate=0.003, schedule="cosine", clip="norm", loss_type="mean_square",
     evaluate_every=200, n_test_batches=2,
 )  # fmt: skip
 DT, TAU = 20.0, 40.0  # ms

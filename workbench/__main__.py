@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace, settings: "Settings") -> int:
     from workbench.notebooks import run_notebooks
 
-    return 1 if run_notebooks(arguments.notebooks, settings, arguments.in_place, not arguments.quiet) else 0
+    failed = run_notebooks(
+        arguments.notebooks, settings, arguments.in_place, not arguments.quiet, at_once=arguments.jobs
+    )
+    return 1 if failed else 0
 
 
 def train(arguments: argparse.Namespace, settings: "Settings") -> int:

@@ -280,9 +280,7 @@ def _loop() -> Iterator[Any]:
 
 
 @contextmanager
-def _workers(
-    cluster: Any, loop: Any, parameters: EngineParameters, advice: Callable[[], str]
-) -> Iterator[Futures]:
+def _workers(cluster: Any, loop: Any, parameters: EngineParameters, advice: Callable[[], str]) -> Iterator[Futures]:
     """The workers of a dask cluster, or of the scheduler at an address, once the first of them has connected."""
     distributed, n, wait = _imported("distributed"), parameters.workers, parameters.wait
     try:

@@ -1,7 +1,8 @@
 """Executes notebooks into results/notebooks/: a copy and a web page of each notebook, and an index page.
 
-Each notebook runs in its own kernel, started in the notebook's folder, with the settings of the caller. If one fails,
-the next still runs. The source files are not changed unless ``in_place`` is set.
+Each notebook runs in its own kernel, started in the notebook's folder, with the settings of the caller, two at once
+where there are two cores. If one fails, the others still run. The source files are not changed unless ``in_place`` is
+set.
 
 Notebooks import this module for `save_figure`. Packages that only execution needs (nbformat, nbclient, nbconvert and
 others, two seconds of import) are therefore imported where they are used.
@@ -23,6 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
+from joblib import cpu_count
 from tqdm import tqdm
 
 from workbench.settings import ConfigError, Settings, replacing
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[1]
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = "interrupted"
 STORY = (
     "lorenz_sanity_check", "compositional", "dsa_epochs", "Activity_and_Representation", "geometry_or_dynamics",
 )  # fmt: skip
@@ -138,9 +141,13 @@ def find_notebooks(names: Sequence[str | Path] = (), project: Path = PROJECT) ->
 
 
 def run_notebooks(
-    names: Sequence[str | Path], settings: Settings, in_place: bool = False, progress: bool = True
+    names: Sequence[str | Path],
+    settings: Settings,
+    in_place: bool = False,
+    progress: bool = True,
+    at_once: int | None = None,
 ) -> list[str]:
-    """Execute notebooks one after another and return the names of those that failed.
+    """Execute notebooks and return the names of those that failed.
 
     Parameters
     ----------
@@ -152,32 +159,76 @@ def run_notebooks(
         Also write notebooks that ran without error back to their source files, without progress bars, timestamps and
         widgets, ready to be committed.
     progress : bool
-        Show a bar over the cells of each notebook on stderr.
+        Show a bar over the cells of all notebooks on stderr, with the names of those that run.
+    at_once : int >= 1, optional
+        Number of notebooks that run at the same time. Default: 2, or 1 on a single core.
 
     Raises
     ------
     ConfigError
-        A notebook is missing or cannot be read. No notebook has run then.
+        A notebook is missing or cannot be read, or ``at_once`` is not positive. No notebook has run then.
+    KeyboardInterrupt
+        After Ctrl-C or SIGTERM. The copies show how far the notebooks came.
     """
+    if at_once is None:
+        at_once = min(2, cpu_count())
+    if at_once < 1:
+        raise ConfigError(f"{at_once} notebooks at once: must be at least 1")
     sources = {path: path.read_bytes() for path in find_notebooks(names)}
     notebooks = {path: _parse(path, source) for path, source in sources.items()}
     folder = settings.results / "notebooks"
     settings.save(folder / "config.yaml")
-    failed = []
-    for path, notebook in notebooks.items():
-        started, error = time.perf_counter(), "interrupted"
-        try:
-            error = _execute(notebook, path, folder / "config.yaml", progress)
-            _tidy(notebook)
-            if in_place and not error:
-                error = _write_back(notebook, path, sources[path])
-        finally:  # also when interrupted, to show how far it came
-            _publish(notebook, folder / path.stem, time.perf_counter() - started, error)
-        if error:
-            failed.append(path.stem)
-            print(f"{path.name} failed:\n{error}", file=sys.stderr)
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    errors, came = asyncio.run(_run_all(notebooks, sources, folder, in_place, progress, at_once))
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if came is not None and callable(handlers[came]):
+        signal.raise_signal(came)  # the caller's own handler knows what to do
+    if INTERRUPTED in errors.values():
+        raise KeyboardInterrupt
+    failed = [path.stem for path in notebooks if errors[path]]
     print(f"{len(sources) - len(failed)} of {len(sources)} notebooks ran without error: {folder / 'index.html'}")
     return failed
+
+
+async def _run_all(
+    notebooks: dict[Path, "NotebookNode"],
+    sources: dict[Path, bytes],
+    folder: Path,
+    in_place: bool,
+    progress: bool,
+    at_once: int,
+) -> tuple[dict[Path, str], signal.Signals | None]:
+    """Run, publish and write back. Returns the error of each notebook, or "", and the signal that interrupted them."""
+    free, signals = asyncio.Semaphore(at_once), _Signals()
+    errors, running = dict.fromkeys(notebooks, INTERRUPTED), list[str]()
+    cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for n in notebooks.values() for cell in n.cells)
+    bar = tqdm(desc="notebooks", total=cells, unit="cell", disable=not progress)
+
+    async def run(path: Path, notebook: "NotebookNode") -> None:
+        async with free:
+            if signals.came:
+                return
+            started, error = time.perf_counter(), INTERRUPTED
+            running.append(path.stem)
+            bar.set_postfix_str(", ".join(running))
+            try:
+                error = await _execute(notebook, path, folder / "config.yaml", bar, signals)
+                _tidy(notebook)
+                if in_place and not error:
+                    error = _write_back(notebook, path, sources[path])
+            finally:  # also when interrupted, to show how far it came
+                errors[path] = error
+                running.remove(path.stem)
+                _publish(notebook, folder / path.stem, time.perf_counter() - started, error)
+            if error and error != INTERRUPTED:
+                bar.write(f"{path.name} failed:\n{error}", file=sys.stderr)
+
+    # later notebooks of the story take longer, and the longest ones should not be left for the end
+    order = list(notebooks)[:: 1 if at_once == 1 else -1]
+    with bar:
+        await asyncio.gather(*(run(path, notebooks[path]) for path in order))
+    return errors, signals.came
 
 
 def _parse(path: Path, source: bytes) -> "NotebookNode":
@@ -192,29 +243,24 @@ def _parse(path: Path, source: bytes) -> "NotebookNode":
     return notebook
 
 
-def _execute(notebook: "NotebookNode", path: Path, config: Path, progress: bool) -> str:
+async def _execute(notebook: "NotebookNode", path: Path, config: Path, bar: tqdm, signals: "_Signals") -> str:
     """Run the cells of ``notebook`` in place; return the traceback of the cell that failed, or "" if none failed."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
     from nbconvert.filters import strip_ansi
     from traitlets.config import Config
 
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell in cells:
-        cell.outputs, cell.execution_count = [], None  # otherwise cells after a failing one keep old outputs
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None  # otherwise cells after a failing one keep old outputs
     # matrices are small, so more threads are no faster; with one, sums do not depend on the number of cores
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "COMPUTE_ALIKE_CONFIG": str(config)}
     environment.pop("MPLBACKEND", None)  # another backend would not show figures in the notebook
-    with (
-        TemporaryDirectory() as sockets,
-        tqdm(
-            desc=path.stem, total=sum(bool(cell.source.strip()) for cell in cells), unit="cell", disable=not progress
-        ) as bar,
-    ):
+    with TemporaryDirectory() as sockets:
         client = NotebookClient(
             notebook,
             kernel_name="python3",
-            kernel_manager_class=_kernel_manager(),
+            kernel_manager_class=_kernel_manager(signals),
             config=Config(
                 KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}
             ),  # sockets instead of open ports
@@ -222,50 +268,69 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path, progress: bool)
             timeout=None,
             record_timing=False,
             coalesce_streams=True,
+            on_notebook_start=lambda **_: signals.follow(client),
             on_cell_executed=lambda **_: bar.update(),
         )
         try:
-            asyncio.run(_attend(client, environment))
+            await client.async_execute(env=environment)
         except CellExecutionError as error:
-            if error.ename == "KeyboardInterrupt":
-                raise KeyboardInterrupt from None
-            return strip_ansi(str(error)).strip()
+            return INTERRUPTED if error.ename == "KeyboardInterrupt" else strip_ansi(str(error)).strip()
         except RuntimeError as error:  # the kernel died
             return f"{type(error).__name__}: {error}"
+        finally:
+            signals.leave(client)
     return ""
 
 
-async def _attend(client: "NotebookClient", environment: dict[str, str]) -> None:
-    """Execute. Ctrl-C or SIGTERM (from a batch system) interrupts the running cell, a second one the program."""
-    loop = asyncio.get_running_loop()
+class _Signals:
+    """Ctrl-C or SIGTERM (from a batch system) interrupts the running cells, a second one the program.
 
-    def interrupt() -> None:
-        _forget_signals(loop)
-        os.kill(client.km.provisioner.pid, signal.SIGINT)  # type: ignore[union-attr]
+    nbclient sets handlers of its own, which would end one kernel and go on, whenever a kernel starts, and removes all
+    when it ends: after both, ``listen`` is called.
+    """
 
-    def listen(**_: Any) -> None:
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.running: list[NotebookClient] = []
+        self.came: signal.Signals | None = None
+        self.listen()
+
+    def listen(self) -> None:
         for number in STOPPING:
-            loop.add_signal_handler(number, interrupt)
+            self.loop.remove_signal_handler(number)
+            if self.came is None:
+                self.loop.add_signal_handler(number, self._interrupt, number)
 
-    client.on_notebook_start = listen
-    await client.async_execute(env=environment)
+    def follow(self, client: "NotebookClient") -> None:
+        """A kernel has started."""
+        self.running.append(client)
+        if self.came is not None:
+            _interrupt(client)
+
+    def leave(self, client: "NotebookClient") -> None:
+        self.running = [other for other in self.running if other is not client]
+        self.listen()
+
+    def _interrupt(self, number: signal.Signals) -> None:
+        self.came = number
+        self.listen()
+        for client in self.running:
+            _interrupt(client)
 
 
-def _kernel_manager() -> type:
+def _interrupt(client: "NotebookClient") -> None:
+    os.kill(client.km.provisioner.pid, signal.SIGINT)  # type: ignore[union-attr]
+
+
+def _kernel_manager(signals: _Signals) -> type:
     from jupyter_client import AsyncKernelManager
 
     class Kernel(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-            # nbclient has just set handlers that would end this kernel and go on with the next notebook
-            _forget_signals(asyncio.get_running_loop())
+            signals.listen()
             await self._async_start_kernel(**options)
 
     return Kernel
-
-
-def _forget_signals(loop: asyncio.AbstractEventLoop) -> None:
-    for number in STOPPING:
-        loop.remove_signal_handler(number)
 
 
 def _tidy(notebook: "NotebookNode") -> None:

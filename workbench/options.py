@@ -166,6 +166,9 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     what = "execute notebooks into results/notebooks/, with a page for each and an index.html"
     command = commands.add_parser("run", parents=[shared], help=what, description=what)
     command.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="name or path (default: all of the project)")
+    command.add_argument(
+        "--jobs", type=count, metavar="N", help="how many notebooks run at the same time (default: 2, or 1 on one core)"
+    )
     command.add_argument("--in-place", action="store_true", help="also write the notebooks back, as they are committed")
     command.set_defaults(command="run")
 

@@ -84,9 +84,9 @@ def test_failing_notebook_is_named_and_its_traceback_printed(session):
     assert "\x1b[" not in session["stderr"]
 
 
-def test_progress_is_told_cell_by_cell(session):
-    assert "good: 100%" in session["stderr"]
-    assert "4/4" in session["stderr"]
+def test_progress_is_told_cell_by_cell_with_the_notebooks_that_run(session):
+    assert re.search(r"notebooks: .* 6/7 ", session["stderr"])  # the cell after the failing one never ran
+    assert re.search(r"cell.*, (good, bad|bad, good)\]", session["stderr"])
 
 
 def test_good_notebook_runs_after_a_failing_one(session):
@@ -179,27 +179,41 @@ def test_in_place_writes_back_what_ran_and_only_that(settings, tmp_path):
     assert "changed while it ran" in index
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_ends_the_run_and_its_kernel_and_leaves_the_copy(settings, tmp_path, stop):
-    waiting = "import os, time\nwith open('pid.part', 'w') as file: file.write(str(os.getpid()))\n"
-    waiting += "os.replace('pid.part', 'pid'); time.sleep(60)"
-    first = write(tmp_path / "first.ipynb", "print('done')", waiting)
-    second = write(tmp_path / "second.ipynb", "open('second', 'w')")
+@pytest.mark.parametrize(("stop", "at_once"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_interruption_ends_the_run_and_its_kernels_and_leaves_the_copies(settings, tmp_path, stop, at_once):
+    """Those that wait for their turn do not begin."""
+    waiting = "import os, time\nwith open(f'{name}.part', 'w') as file: file.write(str(os.getpid()))\n"
+    waiting += "os.replace(f'{name}.part', name); time.sleep(60)"
+    names = ["first", "second", "third"][:: -1 if at_once > 1 else 1]  # the last of several begin first
+    paths = [write(tmp_path / f"{name}.ipynb", f"name = {name!r}; print('done')", waiting) for name in names]
+    running, last = ["first", "second"][:at_once], "third"
 
     def interrupt() -> None:
-        wait_until((tmp_path / "pid").exists)
+        wait_until(lambda: all((tmp_path / name).exists() for name in running))
         os.kill(os.getpid(), stop)
 
     user = threading.Thread(target=interrupt)
     user.start()
     with pytest.raises(KeyboardInterrupt):
-        run_notebooks([first, second], settings)
+        run_notebooks(paths, settings, at_once=at_once)
     user.join()
-    assert not is_running(int((tmp_path / "pid").read_text()))
-    assert not (tmp_path / "second").exists()
-    copy = outputs(settings.results / "notebooks" / "first.ipynb")
-    assert copy[0][0].text == "done\n"
-    assert copy[1][0].ename == "KeyboardInterrupt"
+    assert not (tmp_path / last).exists()
+    assert not (settings.results / "notebooks" / f"{last}.ipynb").exists()
+    for name in running:
+        assert not is_running(int((tmp_path / name).read_text()))
+        copy = outputs(settings.results / "notebooks" / f"{name}.ipynb")
+        assert copy[0][0].text == "done\n"
+        assert copy[1][0].ename == "KeyboardInterrupt"
+
+
+def test_notebooks_run_at_the_same_time(settings, tmp_path):
+    """Each waits for the other, and says so."""
+    meeting = "import os, time\nopen({mine!r}, 'w')\nwhile not os.path.exists({other!r}): time.sleep(0.05)\n"
+    here = write(tmp_path / "here.ipynb", meeting.format(mine="here", other="there"))
+    there = write(tmp_path / "there.ipynb", meeting.format(mine="there", other="here"))
+    assert run_notebooks([here, there], settings, at_once=2) == []
+    with pytest.raises(ConfigError, match=r"^0 notebooks at once: must be at least 1$"):
+        run_notebooks([here, there], settings, at_once=0)
 
 
 def wait_until(condition) -> None:
