@@ -1,4 +1,4 @@
-"""python -m benchmarks [--quick] [pairs] [certificates] [never-worse] [fits] [all-pairs] [training-step] [trials]"""
+"""python -m benchmarks [--quick] [block ...]; the blocks are the keys of BLOCKS."""
 
 import argparse
 import datetime
@@ -8,12 +8,13 @@ from types import ModuleType
 import torch
 from tqdm import tqdm
 
-from benchmarks import all_pairs, certificates, fits, never_worse, pairs, table, training_step, trials
+from benchmarks import all_pairs, certificates, fits, never_worse, pairs, paths, table, training_step, trials
 from benchmarks.measure import calibrate
 from benchmarks.peer import ROOT
 
 BLOCKS: dict[str, ModuleType] = {
     "pairs": pairs,
+    "paths": paths,
     "certificates": certificates,
     "never-worse": never_worse,
     "fits": fits,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +52,11 @@ def run(chosen: list[Case]) -> Iterator[list[Row]]:
             yield [row(kind, n, path, ours[path], some, theirs, lowest) for path in TARGET]
 
 
-def on_path(path: str, first: Tensor, second: Tensor) -> Measured:
+def on_path(path: str, first: Tensor, second: Tensor, **how: Any) -> Measured:
     os.environ["COMPUTE_ALIKE_NATIVE"] = str(int(path == "native"))
     if native.status()[0] != (path == "native"):
         raise SystemExit(f"the native path is needed here: {native.status()[1]}")
-    return measured(align, first, second)
+    return measured(align, first, second, **how)
 
 
 def row(
