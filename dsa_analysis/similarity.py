@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dsa_analysis import metrics
+from dsa_analysis.certificate import CERTIFIED
 from dsa_analysis.comparison import Comparison
 from dsa_analysis.data import DataError, check_choice, shown
 from dsa_analysis.dmd import Operator
@@ -50,6 +51,8 @@ class Similarity(Views):
     gap : same shape
         ``distances - lower_bounds``: the distance after the best alignment is smaller than the one found by at most
         this.
+    certified : same shape, bool
+        Whether the gap is below 1e-6: no alignment gives a smaller distance.
     labels, other_labels : tuples of str
         Labels of rows and columns.
     comparison : Comparison
@@ -102,10 +105,15 @@ class Similarity(Views):
     def gap(self) -> np.ndarray:
         return self.distances - self.lower_bounds
 
+    @property
+    def certified(self) -> np.ndarray:
+        return self.gap < CERTIFIED
+
     def to_dataframe(self) -> "pd.DataFrame":
         """One row for each pair: system_a, system_b, distance, lower_bound, agreement, converged.
 
-        Each unordered pair of one set of systems is listed once. For two sets, all pairs are listed.
+        Metrics with lower bounds have a further column, certified. Each unordered pair of one set of systems is listed
+        once. For two sets, all pairs are listed.
         """
         import pandas as pd
 
@@ -113,14 +121,13 @@ class Similarity(Views):
             rows, columns = (index.ravel() for index in np.indices(self.distances.shape))
         else:
             rows, columns = np.triu_indices(len(self.labels), 1)
+        names = {"distance": "distances", "lower_bound": "lower_bounds", "agreement": "agreement"}
+        names |= {"converged": "converged"} | ({"certified": "certified"} if self.measure.bounded else {})
         return pd.DataFrame(
             {
                 "system_a": np.array(self.labels, dtype=object)[rows],
                 "system_b": np.array(self.other_labels, dtype=object)[columns],
-                "distance": self.distances[rows, columns],
-                "lower_bound": self.lower_bounds[rows, columns],
-                "agreement": self.agreement[rows, columns],
-                "converged": self.converged[rows, columns],
+                **{name: getattr(self, values)[rows, columns] for name, values in names.items()},
             }
         )
 

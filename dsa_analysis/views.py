@@ -200,7 +200,8 @@ class Views(Shown):
         if n and self.measure.bounded:
             positive = table[table["distance"] > 0]
             share = (positive["lower_bound"] / positive["distance"]).median() if len(positive) else 1.0
-            rows["lower bound"] = f"{share:.0%} of the distance (median)"
+            proven = f"; {table['certified'].sum()} of {n} pairs certified" if table["certified"].any() else ""
+            rows["lower bound"] = f"{share:.0%} of the distance (median){proven}"
         if n and not table["converged"].all():
             rows["not converged"] = f"{int((~table['converged']).sum())} of {n} pairs; increase n_starts"
         told = {name: getattr(how, name) for name in CHOICES if self.measure.needs != "trials"}

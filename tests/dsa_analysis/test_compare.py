@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dsa_analysis import (
+    Comparison,
     DataError,
     Operator,
     Similarity,
@@ -243,6 +244,18 @@ def test_map_reproduces_distances_that_fit_into_a_plane():
     assert stress < 1e-3
     np.testing.assert_allclose(np.linalg.norm(places[:, None] - places, axis=-1), distances, atol=0.01)
     np.testing.assert_array_equal(flat.to_plane()[0], places)
+
+
+def test_certified_pairs_are_those_without_a_gap_and_only_metrics_with_bounds_tell():
+    distances = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    open_gap = np.array([[0.0, 0.0, 1e-5], [0.0, 0.0, 0.5], [1e-5, 0.5, 0.0]])
+    names = ("a", "b", "c")
+    flat = Similarity(distances, distances - open_gap, distances, distances > -1, names, names)
+    assert flat.certified.tolist() == (open_gap == 0).tolist()
+    assert flat.to_dataframe()["certified"].tolist() == [True, False, False]
+    assert "1 of 3 pairs certified" in repr(flat)
+    of_states = replace(flat, comparison=Comparison(metric="cka"))
+    assert "certified" not in of_states.to_dataframe()
 
 
 def test_map_of_systems_against_others_is_refused(systems):

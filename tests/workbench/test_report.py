@@ -142,10 +142,13 @@ def test_two_systems_have_a_page():
 
 def test_certified_pairs_are_told_where_they_are_known():
     found = findings(4)
-    assert "certified" not in [name for name, _ in pairs(found).parts[0].columns]
     found.table["certified"] = [True, False] * 3
     assert "certified" in [name for name, _ in pairs(found).parts[0].columns]
     assert any("3 of 6 pairs certified" in line for line in in_lines(found))
+    without = findings(4)
+    del without.table["certified"]  # as with metrics that have no bound
+    assert "certified" not in [name for name, _ in pairs(without).parts[0].columns]
+    assert not any("certified" in line for line in in_lines(without))
 
 
 # ---- advice ----------------------------------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ def conclusion(findings: Findings) -> Section:
         apart = int((table["ci_low"] > 0).sum())
         facts.append(("interval above 0", f"{apart} of {len(table)} pairs", "over the choice of trials"))
     if findings.bound_share is not None:
-        known = f", {int(table['certified'].sum())} of {len(table)} pairs certified" if "certified" in table else ""
+        proven = table.get("certified")
+        known = "" if proven is None or not proven.any() else f", {proven.sum()} of {len(table)} pairs certified"
         facts.append(("lower bound", f"{findings.bound_share:.0%} of the distance", f"median{known}"))
     for name, value in findings.statistics.items():
         if name.startswith("AUROC"):
