@@ -231,7 +231,9 @@ class Measured:
         """All columns of the table that need no alignment, for a cell with an admissible horizon."""
         found, resolved = self.glance(cell), self.resolved(cell)
         above_noise = all(of.above_noise(cell) for of in self.whole.values())
-        enough = cell.rank >= min(LEAST_RANK, *(len(of.first[cell.n_delays].basis) for of in self.whole.values()))
+        enough = cell.rank >= min(
+            LEAST_RANK, *(len(of.first[max(self.grid.delays)].basis) for of in self.whole.values())
+        )
         clear = found["gap"] >= LEAST_GAP and found["moved_on"]
         errors = [even.prediction_error(cell, odd) for even, odd in self.halves.values()] if resolved else []
         return found | {

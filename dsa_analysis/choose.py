@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dsa_analysis.cells import LEAST_GAP, Grid, Measured
+from dsa_analysis.cells import LEAST_GAP, LEAST_RANK, Grid, Measured
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice
 from dsa_analysis.display import Card, Shown
@@ -217,8 +217,8 @@ def choose_embedding(
     left = [cell for cell, look in looks.items() if look["admissible"]]
     if not left:
         warnings.warn(
-            f"no cell is resolved, above the noise and at a gap of {LEAST_GAP} in all systems: the largest gap is "
-            f"used, and distances may be unstable", stacklevel=2,
+            f"no cell of rank {LEAST_RANK} or more is resolved, above the noise and at a gap of {LEAST_GAP} in all "
+            f"systems: the largest gap is used, and distances may be unstable", stacklevel=2,
         )  # fmt: skip
         left, method = [cell for cell, look in looks.items() if look["resolved"]], "gap"
     if grid.by_data and not measured.forgets:

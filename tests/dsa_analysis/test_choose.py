@@ -73,10 +73,10 @@ def test_where_a_cut_is_clear_others_are_not_compared(generator):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_windows_that_are_kept_whole_are_no_clear_cut(seed):
-    """With two channels the whole windows of one sample have an infinite gap, which says nothing."""
-    narrow = {name: x[..., :2] for name, x in recordings(0.5, seed=seed).items()}
+    """With three channels the whole windows of one sample have an infinite gap, which says nothing."""
+    narrow = {name: x[..., :3] for name, x in recordings(0.5, seed=seed).items()}
     found = choose_embedding(narrow, n_delays=(1, 8), rank=range(1, 9), method="gap", progress=False)
-    whole = found.table.loc[(1, 2)]
+    whole = found.table.loc[(1, 3)]
     assert whole["admissible"]
     assert np.isinf(whole["gap"])
     admissible = found.table[found.table["admissible"]]["gap"]
@@ -178,7 +178,9 @@ def test_few_systems_or_trials_leave_the_gap():
 def test_without_any_gap_the_largest_is_taken_and_said():
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(8, 60, 6, generator=generator, dtype=torch.float64) for _ in range(3)]
-    with pytest.warns(UserWarning, match=r"no cell is resolved, above the noise and at a gap of 1\.1"):
+    with pytest.warns(
+        UserWarning, match=r"no cell of rank 3 or more is resolved, above the noise and at a gap of 1\.1"
+    ):
         found = choose_embedding(noise, n_delays=(2, 3), rank=range(2, 7), progress=False)
     assert found.method == "gap"
     assert not found.table["admissible"].any()
@@ -344,3 +346,19 @@ def test_a_system_that_is_kept_whole_does_not_make_a_gap():
     table = choose_embedding(mixed, n_delays=1, rank=[4, 5], method="gap", progress=False).table
     spectrum = singular_spectrum(mixed["2.0"], n_delays=1)
     assert table.loc[(1, 5), "gap"] == pytest.approx(float(spectrum[4] / spectrum[5]), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_one_noisy_channel_has_a_choice(seed):
+    """Oscillations span two directions of windows: no cell of rank 3 is clear, and rank 1 tells nothing."""
+    generator, t = torch.Generator().manual_seed(seed), 0.02 * torch.arange(400)
+    systems = {}
+    for frequency in (2.0, 3.0):
+        for copy in range(2):
+            phases = 2 * torch.pi * torch.rand(20, 1, generator=generator)
+            wave = torch.sin(2 * torch.pi * frequency * t + phases) + 0.7 * torch.randn(20, 400, generator=generator)
+            systems[f"{frequency} {copy}"] = wave[..., None].double()
+    with pytest.warns(UserWarning, match="no cell of rank 3 or more is resolved, above the noise and at a gap of 1.1"):
+        found = choose_embedding(systems, progress=False)
+    assert (found.n_delays > 1, found.rank) == (True, 2)
+    assert found.cell["gap"] > 2
