@@ -45,7 +45,7 @@ PROGRESS_BAR = re.compile(r"^.*\d+%\|.*\|.*\n?|^.*\d+it \[.*/s\].*\n?", re.MULTI
 
 
 def save_figure(figure: "Figure", name: str, settings: Settings) -> None:
-    """Save a figure as results/figures/NAME.png for slides and NAME.pdf for print.
+    """Save a figure as results/figures/NAME.png for slides and NAME.pdf for print. It keeps the layout that it has now.
 
     Parameters
     ----------
@@ -55,9 +55,12 @@ def save_figure(figure: "Figure", name: str, settings: Settings) -> None:
     settings : Settings
         Says where results are.
     """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # made once: to arrange a figure takes longer than to draw it
+    whole = figure.get_tightbbox().padded(0.1)  # inches
     for kind in ("png", "pdf"):
         with replacing(settings.results / "figures" / f"{name}.{kind}") as temporary:
-            figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight")
+            figure.savefig(temporary, format=kind, dpi=150, bbox_inches=whole)
 
 
 def read_results(path: Path, *about: object) -> "xr.Dataset | None":

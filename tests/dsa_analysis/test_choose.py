@@ -178,9 +178,7 @@ def test_few_systems_or_trials_leave_the_gap():
 def test_without_any_gap_the_largest_is_taken_and_said():
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(8, 60, 6, generator=generator, dtype=torch.float64) for _ in range(3)]
-    with pytest.warns(
-        UserWarning, match=r"no cell of rank 3 or more is resolved, above the noise and at a gap of 1\.1"
-    ):
+    with pytest.warns(UserWarning, match="no cell of rank 3 or more is resolved, above the noise and at a gap of 1.1"):
         found = choose_embedding(noise, n_delays=(2, 3), rank=range(2, 7), progress=False)
     assert found.method == "gap"
     assert not found.table["admissible"].any()

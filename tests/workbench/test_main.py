@@ -71,15 +71,15 @@ def test_what_argparse_refuses_exits_2(argv, capsys):
 @pytest.mark.parametrize(("failed", "code"), [([], 0), (["one"], 1)])
 def test_failing_notebooks_exit_1(config, monkeypatch, failed, code):
     asked = []
-    monkeypatch.setattr("workbench.notebooks.run_notebooks", lambda *arguments: asked.append(arguments) or failed)
-    assert main(["run", "one", "two", "--in-place", "--config", str(config.path)]) == code
-    ((names, settings, in_place, progress),) = asked
+    monkeypatch.setattr("workbench.notebooks.run_notebooks", lambda *a, **k: asked.append((*a, k)) or failed)
+    assert main(["run", "one", "two", "--in-place", "--jobs", "3", "--config", str(config.path)]) == code
+    ((names, settings, in_place, progress, further),) = asked
     assert (names, settings.results) == (["one", "two"], config.path.parent / "results")
-    assert (in_place, progress) == (True, True)
+    assert (in_place, progress, further) == (True, True, {"at_once": 3})
 
 
 def test_interruption_exits_130(config, monkeypatch, capsys):
-    def interrupted(*_) -> list[str]:
+    def interrupted(*_, **__) -> list[str]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("workbench.notebooks.run_notebooks", interrupted)
@@ -103,7 +103,7 @@ def test_interruption_while_modules_load_ends_at_once_with_one_word():
     ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_signals_end_a_command_whatever_a_library_makes_of_them(config, monkeypatch, capsys, number, status, word):
-    def disturbed(*_) -> list[str]:
+    def disturbed(*_, **__) -> list[str]:
         try:
             os.kill(os.getpid(), number)
             time.sleep(60)
@@ -135,7 +135,7 @@ def test_signal_that_comes_while_garbage_is_collected_is_not_lost(config, monkey
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
 
-    def collected(*_) -> list[str]:
+    def collected(*_, **__) -> list[str]:
         Garbage()
         time.sleep(60)
         return []

@@ -296,6 +296,15 @@ def test_figure_is_saved_for_slides_and_for_print(settings):
     assert {path.name for path in folder.iterdir()} == {"line.png", "line.pdf"}
 
 
+def test_saved_figure_holds_what_stands_beside_its_axes(settings):
+    figure, axes = plt.subplots(figsize=(2, 1))
+    axes.text(1.5, 0.5, "beside", transform=axes.transAxes)
+    save_figure(figure, "wide", settings)
+    plt.close(figure)
+    with Image.open(settings.results / "figures" / "wide.png") as image:
+        assert image.size[0] > 2.5 * 150  # the axes end at 1.8 inches, and the text begins at 2.6
+
+
 def test_a_digest_tells_settings_apart_and_refuses_what_changes_from_run_to_run():
     assert fingerprint("a", 1) == fingerprint("a", 1) != fingerprint("a", 2)
     with pytest.raises(ValueError, match=r"object at 0x.* has another text in every run"):
