@@ -27,17 +27,31 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-@pytest.fixture
-def run_small(tmp_path: Path) -> Callable[[str, dict[str, Any]], nbformat.NotebookNode]:
-    """Run a notebook with config.yaml changed as told and give its executed copy; results go to tmp_path/results."""
+NO_FIGURES = """
+import matplotlib
+import workbench.notebooks
+matplotlib.use("agg")
+workbench.notebooks.save_figure = lambda *_: None
+"""
 
-    def run(name: str, changes: dict[str, Any]) -> nbformat.NotebookNode:
+
+@pytest.fixture
+def run_small(tmp_path: Path) -> Callable[..., nbformat.NotebookNode]:
+    """Run a notebook with config.yaml changed as told and give its executed copy; results go to tmp_path/results.
+
+    Without figures, which take most of the time, it tells whether results are read again.
+    """
+
+    def run(name: str, changes: dict[str, Any], figures: bool = True) -> nbformat.NotebookNode:
         values = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
         config = tmp_path / "config.yaml"
         config.write_text(yaml.safe_dump(changed(values, {"device": "cpu", **changes}), sort_keys=False))
         settings = load_settings(config)
         copy = tmp_path / f"{name}.ipynb"
-        copy.write_bytes((PROJECT / copy.name).read_bytes())
+        notebook = nbformat.read(PROJECT / copy.name, as_version=4)
+        if not figures:
+            notebook.cells.insert(0, nbformat.v4.new_code_cell(NO_FIGURES))
+        nbformat.write(notebook, copy)
         assert run_notebooks([copy], settings) == []
         return nbformat.read(settings.results / "notebooks" / copy.name, as_version=4)
 
