@@ -15,9 +15,11 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 PROJECT = Path(__file__).parents[1]
+SOCKETS = hasattr(socket, "AF_UNIX")  # not so in Python for Windows
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 STORY = (
     "lorenz_sanity_check", "compositional", "dsa_epochs", "Activity_and_Representation", "geometry_or_dynamics",
@@ -215,9 +218,7 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path, progress: bool)
             notebook,
             kernel_name="python3",
             kernel_manager_class=_kernel_manager(),
-            config=Config(
-                KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}
-            ),  # sockets instead of open ports
+            config=Config(KernelManager=_transport(sockets)),
             resources={"metadata": {"path": str(path.parent.absolute())}},
             timeout=None,
             record_timing=False,
@@ -235,8 +236,16 @@ def _execute(notebook: "NotebookNode", path: Path, config: Path, progress: bool)
     return ""
 
 
+def _transport(folder: str) -> dict[str, str]:
+    """How to talk to a kernel: by sockets in a folder instead of open ports, where the system has them."""
+    return {"transport": "ipc", "ip": f"{folder}/kernel"} if SOCKETS else {}
+
+
 async def _attend(client: "NotebookClient", environment: dict[str, str]) -> None:
-    """Execute. Ctrl-C or SIGTERM (from a batch system) interrupts the running cell, a second one the program."""
+    """Execute. Ctrl-C or SIGTERM (from a batch system) interrupts the running cell, a second one the program.
+
+    On Windows, whose loops know no signals, the first one interrupts the program.
+    """
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
@@ -244,8 +253,9 @@ async def _attend(client: "NotebookClient", environment: dict[str, str]) -> None
         os.kill(client.km.provisioner.pid, signal.SIGINT)  # type: ignore[union-attr]
 
     def listen(**_: Any) -> None:
-        for number in STOPPING:
-            loop.add_signal_handler(number, interrupt)
+        with suppress(NotImplementedError):
+            for number in STOPPING:
+                loop.add_signal_handler(number, interrupt)
 
     client.on_notebook_start = listen
     await client.async_execute(env=environment)
@@ -264,8 +274,9 @@ def _kernel_manager() -> type:
 
 
 def _forget_signals(loop: asyncio.AbstractEventLoop) -> None:
-    for number in STOPPING:
-        loop.remove_signal_handler(number)
+    with suppress(NotImplementedError):
+        for number in STOPPING:
+            loop.remove_signal_handler(number)
 
 
 def _tidy(notebook: "NotebookNode") -> None:
