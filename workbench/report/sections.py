@@ -102,7 +102,8 @@ def warned(findings: Findings) -> Section | None:
 def distances(findings: Findings) -> Section:
     """Matrix, map and tree."""
     similarity, groups, k = findings.similarity, findings.group_list, len(findings.similarity.labels)
-    size = 3.4 + 0.16 * k + 0.9 * (k > 20)
+    longest = max(len(plotting.shortened(name)) for name in similarity.labels)
+    size = 2.4 + 0.16 * k + (2 if k > 20 else 0.08 * longest)  # names are large where there are few
     figure, axes = _figure(size + 2, size)
     similarity.plot(
         axes, groups=groups or (["systems"] * k if k > MANY else None), floor=findings.floor, names=k <= MANY
@@ -120,7 +121,8 @@ def distances(findings: Findings) -> Section:
         if groups and len(set(groups)) > FEW:
             axes.get_legend().remove()
         told = (
-            "Map of the systems (multidimensional scaling). If the stress is below 0.1, distances on it are faithful."
+            "Map of the systems (multidimensional scaling). If the stress is below 0.1, distances on it are faithful. "
+            "Names without room are in the tree."
         )
         parts.append(picture(figure, "map", told))
         figure, axes = _figure(6.2 if k <= 20 else 9, 1.2 + 0.19 * k)
