@@ -52,3 +52,8 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     names = list(names)
     more = f", ... ({len(names) - most + 1} more)" if len(names) > most else ""
     return ", ".join(names[: most - 1] if more else names) + more
+
+
+def samples(n: int) -> str:
+    """A number of samples in words."""
+    return f"{n} sample{'s' * (n > 1)}"

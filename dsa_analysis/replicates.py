@@ -94,7 +94,7 @@ def noise_floor(
                 halves[side][key] = [parts[i] for i in np.sort(chosen)]
                 if name in drives:
                     driven_halves[key] = [drives[name][i] for i in np.sort(chosen)]
-    floor = between_halves(halves, how, driven_halves, progress, stacklevel=5).reshape(n_splits, -1).mean(0)
+    floor = between_halves(halves, how, driven_halves, progress, stacklevel=4).reshape(n_splits, -1).mean(0)
     return pd.Series(floor, index=list(trials), name="noise floor")
 
 

@@ -208,3 +208,12 @@ def test_what_cannot_be_drawn_is_refused(similarity, call, message):
     with pytest.raises(DataError, match=message):
         call(similarity)
     plt.close("all")
+
+
+def test_warnings_name_the_line_of_the_caller():
+    generator = np.random.default_rng(0)
+    systems = list(generator.normal(size=(2, 10, 100, 3)).cumsum(2))
+    for call in (compare, noise_floor):
+        with pytest.warns(UserWarning, match="the cut at rank = 4 goes through a cluster") as caught:
+            call(systems, n_delays=3, rank=4)
+        assert {warning.filename for warning in caught} == {__file__}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsa_analysis import metrics, plotting
+from dsa_analysis.display import samples
 from dsa_analysis.nulls import EXCHANGE
 from workbench.report.advice import advice
 from workbench.report.figures import picture
@@ -76,7 +77,7 @@ def _meanings(findings: Findings) -> list[str]:
         said.append(
             "The noise floor is the distance between two halves of the trials of one system. "
             + (
-                f"{below} of {n} pairs are not above theirs: with these data they cannot be told apart."
+                f"{below} of {n} pairs {'are' if below > 1 else 'is'} not above it: these data cannot tell them apart."
                 if below
                 else "Every pair is above its own: all systems can be told apart with these data."
             )
@@ -214,8 +215,8 @@ def embedding(findings: Findings) -> Section | None:
     first = next(iter(operators.values())).parameters
     gaps = [operator.gap for operator in operators.values()]
     told = (
-        f"Windows of {first.n_delays} delays, {first.delay_interval} samples apart; rank {first.rank}; "
-        f"{first.steps_ahead} samples ahead; estimator {first.estimator}. The last singular value kept is "
+        f"Windows of {first.n_delays} delays, {samples(first.delay_interval)} apart; rank {first.rank}; "
+        f"{samples(first.steps_ahead)} ahead; estimator {first.estimator}. The last singular value kept is "
         f"{min(gaps):.2f} to {max(gaps):.2f} times the next one: the larger this step, the more stable the cut."
     )
     parts: list[Any] = [Text(told)]
