@@ -34,8 +34,9 @@ def write_names(
     size : float, optional
         Of the font, in points. By default it depends on the number of names.
     """
-    if (layout := axes.figure.get_layout_engine()) is not None:  # otherwise it moves the points later
-        layout.execute(axes.figure)
+    figure = axes.figure.canvas.figure
+    if (layout := figure.get_layout_engine()) is not None:  # otherwise it moves the points later
+        layout.execute(figure)
     axes.apply_aspect()
     size = size or (8.0 if len(names) <= 20 else 6.5)
     scale = 72 / float(axes.figure.dpi)  # from pixels to typographic points
@@ -109,7 +110,8 @@ def _free(anchor: np.ndarray, candidates: np.ndarray, names: np.ndarray, lines: 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which boxes overlap any of the others."""
-    return np.asarray(((boxes[:, None, :2] < others[:, 2:]) & (others[:, :2] < boxes[:, None, 2:])).all(-1).any(1))
+    both: np.ndarray = (boxes[:, None, :2] < others[:, 2:]) & (others[:, :2] < boxes[:, None, 2:])
+    return np.asarray(np.any(np.all(both, axis=-1), axis=1))
 
 
 def _inside(points: np.ndarray, boxes: np.ndarray) -> bool:
