@@ -17,6 +17,7 @@ from tqdm import tqdm
 from dsa_analysis.comparison import AUTO, Comparison
 from dsa_analysis.covariances import Directions, coordinates, lag_covariances, with_horizon
 from dsa_analysis.data import DataError, check_count
+from dsa_analysis.display import bars_go_to
 from dsa_analysis.dmd import Operator, as_noise_variance, largest_rank, solve
 from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters
 from dsa_analysis.metrics import as_pairs
@@ -177,7 +178,7 @@ class Measured:
         spread = {names[i] for i in np.linspace(0, len(names) - 1, MOST_SYSTEMS).round().astype(int)}
         self.whole: dict[str, SystemCells] = {}
         self.halves: dict[str, list[SystemCells]] = {}
-        bar = tqdm(grid.trials.items(), desc="fitting", delay=2, leave=False, disable=not progress)
+        bar = tqdm(grid.trials.items(), desc="fitting", delay=2, leave=False, file=bars_go_to(), disable=not progress)
         for name, parts in bar:
             self.whole[name] = SystemCells(grid, name, parts, memory=True)
             if name in spread and len(parts) >= 2:

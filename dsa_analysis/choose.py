@@ -34,7 +34,7 @@ from tqdm import tqdm
 from dsa_analysis.cells import LEAST_GAP, LEAST_RANK, Grid, Measured
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice
-from dsa_analysis.display import Card, Shown
+from dsa_analysis.display import Card, Shown, bars_go_to
 from dsa_analysis.operators import refuse_operators
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def choose_embedding(
     device : str or torch.device, optional
         As in `compare`.
     progress : bool
-        Show a bar on stderr for what takes more than two seconds.
+        Show a bar for what takes more than two seconds.
     **choices
         Fields of `Comparison`, which override those of ``how``. For ``n_delays``, ``rank``, ``steps_ahead`` and
         ``horizon`` you can give a sequence of candidates, or a single number. By default the candidates for
@@ -235,7 +235,9 @@ def choose_embedding(
         left = [cell for cell in left if looks[cell]["gap"] >= CLEAR_GAP]
     distances = {}
     if method == "identifiability":
-        bar = tqdm(left, desc="comparing halves", unit="cell", delay=2, leave=False, disable=not progress)
+        bar = tqdm(
+            left, desc="comparing halves", unit="cell", delay=2, leave=False, file=bars_go_to(), disable=not progress
+        )
         distances = {cell: measured.split_half(cell) for cell in bar}
     scores = {cell: _identifiability(matrix) for cell, matrix in distances.items()}
     gaps = dict(zip(cells, table["gap"].where(np.isfinite(table["gap"]), 0.0), strict=True))  # inf: nothing is cut off

@@ -60,7 +60,7 @@ def compare(
         Where everything is computed; by default each system is fitted where its data are, and all are aligned where
         the first is. "auto" takes CUDA if there is a device.
     progress : bool
-        Show bars on stderr for what takes more than two seconds.
+        Show bars for what takes more than two seconds.
     **choices
         Fields of `Comparison`, which override those of ``how``: ``compare(systems, n_delays=10, rank=8)``.
 

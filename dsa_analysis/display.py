@@ -3,9 +3,10 @@
 A result inherits from `Shown` and says in ``_card`` what it is, what is in it, and what to do with it next.
 """
 
+import sys
 from collections.abc import Iterable
 from html import escape
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 
 class Card(NamedTuple):
@@ -52,3 +53,13 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     names = list(names)
     more = f", ... ({len(names) - most + 1} more)" if len(names) > most else ""
     return ", ".join(names[: most - 1] if more else names) + more
+
+
+def samples(n: int) -> str:
+    """A number of samples in words."""
+    return f"{n} sample{'s' * (n > 1)}"
+
+
+def bars_go_to() -> TextIO:
+    """The stream for progress bars: stderr, but stdout in Jupyter, where a red field stays of what was on stderr."""
+    return sys.stdout if type(sys.stderr).__module__.startswith("ipykernel") else sys.stderr

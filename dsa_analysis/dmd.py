@@ -34,7 +34,7 @@ from dsa_analysis import covariances, spectra
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.covariances import Directions
 from dsa_analysis.data import DataError, as_device, as_trials, check_count
-from dsa_analysis.display import Card, Shown
+from dsa_analysis.display import Card, Shown, samples
 from dsa_analysis.embedding import NOISE_ESTIMATORS, EmbeddingParameters, delay_embed
 
 LEAST_SIGNAL = 0.05  # with a smaller fraction of signal, compensation would divide by the error of its estimate
@@ -200,11 +200,11 @@ class Operator(Shown):
 def described(operator: Any) -> dict[str, str]:
     """Rows for the display of an operator, fitted with or without inputs."""
     p, size = operator.parameters, operator.eigenvalues.abs()
-    spaced = f" {p.delay_interval} samples apart" if p.n_delays > 1 else ""
+    spaced = f", {samples(p.delay_interval)} apart" if p.n_delays > 1 else ""
     plain = getattr(operator, "plain", operator)
     return {
         "window": f"n_delays = {p.n_delays}{spaced}, {plain.n_channels} channels",
-        "steps ahead": f"{p.steps_ahead} samples",
+        "steps ahead": samples(p.steps_ahead),
         "estimator": p.estimator,
         "modes": f"moduli of the eigenvalues {float(size.min()):.3g} to {float(size.max()):.3g}",
         "cut": f"the last singular value kept is {plain.gap:.3g} times the next",

@@ -114,7 +114,9 @@ def explain(
     how = similarity.comparison
     intervals = [how.interval(name) if dt is None else dt for name in (first, second)]
     for interval in intervals:
-        if interval is None or not interval > 0:
+        if interval is None:
+            raise DataError("the sampling interval is not known: give dt in ms here, or compare with dt")
+        if not interval > 0:
             raise DataError(f"dt = {interval!r} is not a time in ms above 0")
     import pandas as pd
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from dsa_analysis.compare import compare
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
+from dsa_analysis.display import bars_go_to
 from dsa_analysis.metrics import is_matched
 from dsa_analysis.operators import refuse_operators
 from dsa_analysis.permutation import holm
@@ -116,7 +117,7 @@ def null_distances(
     device : str or torch.device, optional
         As in `compare`.
     progress : bool
-        Show a bar on stderr for what takes more than two seconds.
+        Show a bar for what takes more than two seconds.
     **choices
         Fields of `Comparison`, which override those of ``how``.
 
@@ -159,7 +160,9 @@ def null_distances(
     distances = np.zeros((n, len(trials), len(trials)))
     seeds = [int(np.random.SeedSequence([how.seed, at]).generate_state(1)[0]) for at in range(n)]
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # about operators of surrogates
-        for at in tqdm(range(n), desc=f"null: {kind}", unit="draw", delay=2, leave=False, disable=not progress):
+        for at in tqdm(
+            range(n), desc=f"null: {kind}", unit="draw", delay=2, leave=False, file=bars_go_to(), disable=not progress
+        ):
             distances[at] = draw(trials, how, kind, seeds[at], device)
     margin = 1e-9 * observed  # equal trials may differ in the last digits
     reached = (distances >= observed - margin) if kind == EXCHANGE else (distances <= observed + margin)

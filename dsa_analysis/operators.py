@@ -18,6 +18,7 @@ from dsa_analysis.alignment import as_operators
 from dsa_analysis.comparison import Comparison
 from dsa_analysis.covariances import Directions, directions
 from dsa_analysis.data import DataError, as_trials, check_choice
+from dsa_analysis.display import bars_go_to
 from dsa_analysis.dmd import Operator, as_noise_variance, concerns, largest_rank, solve, why_not
 from dsa_analysis.driven import DrivenOperator, prepare
 from dsa_analysis.embedding import EmbeddingParameters
@@ -90,7 +91,9 @@ def fit_all(
     inputs = inputs or {}
     if how.metric.needs == "driven":
         _refuse_without_inputs(systems, inputs, how)
-    for key, system in tqdm(systems.items(), desc="fitting", unit="system", delay=2, leave=False, disable=not progress):
+    for key, system in tqdm(
+        systems.items(), desc="fitting", unit="system", delay=2, leave=False, file=bars_go_to(), disable=not progress
+    ):
         if is_operator(system):
             ready[key] = system
         elif _is_matrix(system):

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dsa_analysis.alignment import Alignment, sweep_through_others
+from dsa_analysis.display import bars_go_to
 from dsa_analysis.metrics import Aligned, Metric, Pairs, as_pairs, solver_key, takes
 
 # operators (N, n, n), with inputs (N, n, n + k), eigenvalues (N, n), or the trials of N systems
@@ -55,7 +56,7 @@ def solve_pairs(
     store : path, optional
         Folder in which each block is stored once it is solved. Stored blocks are not solved again.
     progress : bool
-        Show a bar on stderr for what takes more than two seconds.
+        Show a bar for what takes more than two seconds.
 
     Returns
     -------
@@ -109,7 +110,13 @@ class _Blocks(NamedTuple):
         tasks = (delayed(_solve)(work, self.metric, self._block(some), options, self.store, what) for some in divided)
         solved = Parallel(return_as="generator")(tasks)
         with tqdm(
-            total=len(self.first), desc="comparing", unit="pair", delay=2, leave=False, disable=not self.progress
+            total=len(self.first),
+            desc="comparing",
+            unit="pair",
+            delay=2,
+            leave=False,
+            file=bars_go_to(),
+            disable=not self.progress,
         ) as bar:
             results = []
             for result in solved:

@@ -19,6 +19,7 @@ from dsa_analysis import metrics
 from dsa_analysis.cells import DECORRELATED
 from dsa_analysis.data import DataError
 from dsa_analysis.inference import mean_interval
+from dsa_analysis.labels import write_names
 
 if TYPE_CHECKING:  # Similarity itself draws with these functions
     import pandas as pd
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # Similarity itself draws with these functions
 COLORS = (  # "colorblind" of seaborn
     "#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#FBAFE4", "#949494", "#ECE133", "#56B4E9",
 )  # fmt: skip
+DISTANCES = "magma_r"  # colour map of distances
 NUMBERED = 10  # systems up to which cells of a matrix show their numbers
 LONGEST = 28  # characters of a name in a figure; longer ones are cut in the middle
 
@@ -126,7 +128,7 @@ def plot_distances(
         shown[lower] = similarity.lower_bounds[np.ix_(order, order)][lower]
         title += ", below the diagonal its lower bound"
     top = float(shown.max()) or 1.0
-    _heat(axes, shown, "magma_r", (0, top), f"distance ({similarity.unit})")
+    _heat(axes, shown, DISTANCES, (0, top), f"distance ({similarity.unit})")
     axes.set_aspect("equal")
     if k <= NUMBERED:
         for row, column in zip(*np.nonzero(~np.eye(k, dtype=bool)), strict=True):
@@ -173,7 +175,7 @@ def plot_map(
 ) -> Axes:
     """Map of systems from ``Similarity.to_plane``. If the stress is below 0.1, distances on the map are faithful.
 
-    ``names`` are written beside the points where there is room for them.
+    ``names`` are written beside the points, far ones with a line; the title says if there was no room for some.
     """
     colors = colors or group_colors(groups)
     for name, color in colors.items():
@@ -184,36 +186,8 @@ def plot_map(
     axes.set_aspect("equal", adjustable="datalim")
     axes.locator_params(nbins=5)
     if names is not None:
-        _write_names(axes, places, names)
+        write_names(axes, places, list(map(shortened, names)))
     return axes
-
-
-def _write_names(axes: Axes, places: np.ndarray, names: Sequence[str]) -> None:
-    """Write each name beside its point, on the first of eight sides where it covers no point and no other name.
-
-    A name for which no side is free is left out.
-    """
-    axes.apply_aspect()
-    scale = 72 / float(axes.figure.dpi)  # from pixels to points
-    points, frame = scale * np.asarray(axes.transData.transform(places)), scale * np.asarray(axes.bbox.extents)
-    size = 8.0 if len(names) <= 20 else 6.5
-    radius, height = 4.0, 1.2 * size
-    taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
-    for (x, y), place, name in zip(points, places, map(shortened, names), strict=True):
-        width = 0.6 * size * len(name)
-        for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):
-            dx, dy = right * (radius + 1), up * (radius + (1 if right == 0 else -1))
-            left = x + dx + {1: 0, 0: -width / 2, -1: -width}[right]
-            bottom = y + dy + {1: 0, 0: -height / 2, -1: -height}[up]
-            box = (left, bottom, left + width, bottom + height)
-            inside = box[0] > frame[0] and box[1] > frame[1] and box[2] < frame[2] and box[3] < frame[3]
-            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
-                axes.annotate(
-                    name, place, (dx, dy), textcoords="offset points", fontsize=size, parse_math=False,
-                    ha={1: "left", 0: "center", -1: "right"}[right], va={1: "bottom", 0: "center", -1: "top"}[up],
-                )  # fmt: skip
-                taken.append(box)
-                break
 
 
 def plot_tree(
@@ -405,7 +379,7 @@ def plot_windows(similarity: "Similarity", system: str, other: str | None, axes:
     See `Similarity.between_windows`. Low values off the diagonal: one system does later what the other does now.
     """
     found = similarity.between_windows(system, other)
-    mesh = axes.pcolormesh(found.values, cmap="magma_r", vmin=0)
+    mesh = axes.pcolormesh(found.values, cmap=DISTANCES, vmin=0)
     axes.figure.colorbar(mesh, ax=axes, label=f"distance ({similarity.unit})", shrink=0.8)
     middles = np.arange(len(similarity.across)) + 0.5
     axes.set_xticks(middles, similarity.across, rotation=90)

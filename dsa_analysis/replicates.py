@@ -13,6 +13,7 @@ from tqdm import tqdm
 from dsa_analysis import dmd, driven
 from dsa_analysis.comparison import Comparison, as_comparison
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_count
+from dsa_analysis.display import bars_go_to
 from dsa_analysis.dmd import Operator
 from dsa_analysis.inference import as_distances, refuse_replicates
 from dsa_analysis.inputs import match
@@ -55,7 +56,7 @@ def noise_floor(
     device : str or torch.device, optional
         As in `compare`.
     progress : bool
-        Show bars on stderr for what takes more than two seconds.
+        Show bars for what takes more than two seconds.
     **choices
         Fields of `Comparison`, which override those of ``how``.
 
@@ -94,7 +95,7 @@ def noise_floor(
                 halves[side][key] = [parts[i] for i in np.sort(chosen)]
                 if name in drives:
                     driven_halves[key] = [drives[name][i] for i in np.sort(chosen)]
-    floor = between_halves(halves, how, driven_halves, progress, stacklevel=5).reshape(n_splits, -1).mean(0)
+    floor = between_halves(halves, how, driven_halves, progress, stacklevel=4).reshape(n_splits, -1).mean(0)
     return pd.Series(floor, index=list(trials), name="noise floor")
 
 
@@ -160,7 +161,7 @@ def trial_replicates(
     device : str or torch.device, optional
         As in `compare`.
     progress : bool
-        Show a bar on stderr for what takes more than two seconds.
+        Show a bar for what takes more than two seconds.
 
     Returns
     -------
@@ -197,7 +198,9 @@ def trial_replicates(
     index = [torch.from_numpy((k * np.arange(len(pieces))[:, None] + some).ravel()) for some in (rows, columns)]
     result = np.zeros((n_replicates, k, k))
     redrawn = _redrawn(similarity)
-    for replicate in tqdm(range(n_replicates), desc="replicates", delay=2, leave=False, disable=not progress):
+    for replicate in tqdm(
+        range(n_replicates), desc="replicates", delay=2, leave=False, file=bars_go_to(), disable=not progress
+    ):
         order, chosen = np.empty(0, int), {}
         for name, parts in trials.items():
             if not together or not len(order):  # matched trials are drawn together

@@ -27,6 +27,7 @@ from dsa_analysis.compare import compare
 from dsa_analysis.comparison import AUTO, Comparison, as_comparison, has_effect
 from dsa_analysis.covariances import directions
 from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count, check_number
+from dsa_analysis.display import bars_go_to
 from dsa_analysis.dmd import as_noise_variance, largest_rank, solve, why_not
 from dsa_analysis.inference import Interval, silhouette, spearman, spearman_interval
 from dsa_analysis.operators import refuse_operators
@@ -143,7 +144,7 @@ def stability(
     device : str or torch.device, optional
         As in `compare`.
     progress : bool
-        Show a bar on stderr for what takes more than two seconds.
+        Show a bar for what takes more than two seconds.
     **choices
         Fields of `Comparison`, which override those of ``how``.
 
@@ -242,7 +243,9 @@ def _all_cells(
     left_out: list[tuple[Cell, str]] = []
     ranks, others = axes.get("rank", [how.rank]), [name for name in axes if name != "rank"]
     combinations = list(itertools.product(*(axes[name] for name in others)))
-    for values in tqdm(combinations, desc="stability", unit="setting", delay=2, leave=False, disable=not progress):
+    for values in tqdm(
+        combinations, desc="stability", unit="setting", delay=2, leave=False, file=bars_go_to(), disable=not progress
+    ):
         at, views = dict(zip(others, values, strict=True)), None
         for rank in ranks:
             cell = tuple(({**at, "rank": rank})[name] for name in axes)

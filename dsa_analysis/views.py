@@ -97,7 +97,8 @@ class Views(Shown):
         Parameters
         ----------
         axes, groups, names, colors
-            As in `plot`. Groups have one colour each. A name is left out where it would cover another.
+            As in `plot`. Groups have one colour each. Names do not cover each other; the title counts those that find
+            no room.
 
         Raises
         ------

@@ -3,9 +3,10 @@
 A result inherits from `Shown` and says in ``_card`` what it is, what is in it, and what to do with it next.
 """
 
+import sys
 from collections.abc import Mapping
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 
 class Card(NamedTuple):
@@ -50,3 +51,8 @@ class Shown:
 def periods_in_ms(periods: Mapping[str, Any], dt: float) -> str:
     """Names of periods with their length in ms."""
     return ", ".join(f"{name} {(stop - start) * dt:g} ms" for name, (start, stop) in periods.items())
+
+
+def bars_go_to() -> TextIO:
+    """The stream for progress bars: stderr, but stdout in Jupyter, where a red field stays of what was on stderr."""
+    return sys.stdout if type(sys.stderr).__module__.startswith("ipykernel") else sys.stderr

@@ -9,10 +9,9 @@
 Files are written under a temporary name, flushed to the disk and renamed, so that a file is either complete or absent.
 The SHA-256 of a checkpoint is written last; a checkpoint without it is ignored. Log rows are appended before the
 checkpoint of the same step is written. Rows after the last checkpoint are ignored, and removed when training resumes.
-The lock is a kernel lock (flock) and is released when the process ends. Network disks may not support it.
+The lock is one of the system and is released when the process ends. Network disks may not support it.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -22,7 +21,7 @@ import re
 import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -291,28 +290,34 @@ def open_for_training(path: str | os.PathLike[str]) -> Iterator[RunFolder]:
     MultitaskError
         If the folder cannot be written, or if another process has locked it.
     """
+    from filelock import FileLock, Timeout
+
     folder = RunFolder(path)
+    lock = folder.path / "run.lock"
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        lock = (folder.path / "run.lock").open("a+")
+        held = FileLock(lock, fallback_to_soft=False).acquire(timeout=0)
+    except Timeout as error:
+        raise MultitaskError(
+            f"run folder {folder.path} is in use by {_holder(lock)}: wait until it ends, or choose another run_folder"
+        ) from error
     except OSError as error:
         raise MultitaskError(
             f"cannot write to run folder {folder.path}: {error.strerror}. Choose another run_folder"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise MultitaskError(
-                f"run folder {folder.path} is in use by {holder}: wait until it ends, or choose another run_folder"
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} since {time.strftime('%H:%M on %Y-%m-%d')}\n")
-        lock.flush()
+    with held:
+        with suppress(OSError):  # Windows keeps others out of a locked file; a full disk will be told of later
+            lock.write_text(f"process {os.getpid()} since {time.strftime('%H:%M on %Y-%m-%d')}\n")
         folder.sweep()
         yield folder
+
+
+def _holder(lock: Path) -> str:
+    """Who trains in a folder, as it wrote into the lock file."""
+    try:
+        return lock.read_text().strip() or "another process"
+    except OSError:
+        return "another process"
 
 
 def provenance() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,20 +75,6 @@ def test_importing_a_package_loads_nothing_heavy_no_neighbour_and_draws_no_rando
     loaded = set(done.stdout.split())
     assert package in loaded
     assert not loaded & (HEAVY | set(PACKAGES) - {package})
-
-
-def test_comparing_needs_nothing_that_windows_lacks():
-    """It is not run there; docs/limits.md says what to expect."""
-    code = (
-        "import os, sys; del os.sysconf\n"
-        "sys.modules.update(dict.fromkeys(['fcntl', 'grp', 'pwd', 'resource', 'termios']))\n"
-        "import dsa_analysis; systems = [dsa_analysis.lorenz(2, 60, seed=seed) for seed in range(2)]\n"
-        "print(dsa_analysis.compare(systems, n_delays=2, rank=2).distances.shape)"
-    )
-    environment = os.environ | {"COMPUTE_ALIKE_NATIVE": "0"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-    assert done.stdout == "(2, 2)\n", done.stderr
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

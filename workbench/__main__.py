@@ -1,7 +1,6 @@
 """The command line: ``compute-alike run | train | compare | check``, or ``python -m workbench`` with the same words."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.completion import options_of, script
 from workbench.options import parser
-from workbench.terminal import WORDS, Stopping, complain, last_line, loading
+from workbench.terminal import WORDS, Stopping, complain, last_line, loading, relative
 
 if TYPE_CHECKING:
     from multitask import Run, TrainedGroups
@@ -111,7 +110,7 @@ def groups_summary(trained: "TrainedGroups", rule: str, n_trials: int) -> str:
     """Performance of each group on a rule, and where its run lies."""
     found = trained.performance(rule, n_trials=n_trials)
     table = found.groupby("group", sort=False)["performance"].agg(mean="mean", worst="min", n="size")
-    folders = {name: os.path.relpath(run.folder) for name, run in trained.runs.items()}
+    folders = {name: relative(run.folder) for name, run in trained.runs.items()}
     table["run"] = [folders.get(name, "untrained") for name in table.index]
     seconds = sum({run.folder: run.log["cpu_seconds"].max() for run in trained.runs.values()}.values())
     return (
@@ -130,7 +129,7 @@ def summary(run: "Run", n_trials: int) -> str:
     return (
         f"share of right trials, of {n_trials} a rule at {run.difficulty} difficulty, by network\n"
         f"{table.rename_axis(columns=None).to_string(float_format='{:.3f}'.format)}\n"
-        f"{run.finished} after {steps} steps, {seconds:.0f} s of CPU time: {os.path.relpath(run.folder)}"
+        f"{run.finished} after {steps} steps, {seconds:.0f} s of CPU time: {relative(run.folder)}"
     )
 
 

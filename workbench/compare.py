@@ -6,13 +6,12 @@ can be checked without reading a file is checked first.
 """
 
 import argparse
-import fcntl
 import shlex
 import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -81,22 +80,23 @@ def compare_files(arguments: argparse.Namespace, command: str) -> Outcome:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Make the folder and hold a lock on it, which ends with the process; another process that comes is told."""
+    from filelock import FileLock, Timeout
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a+")
+        held = FileLock(folder / LOCK, fallback_to_soft=False).acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"{folder}: another comparison is writing there; wait until it ends, or name another folder by --output"
+        ) from None
     except OSError as error:  # found before the work, not after
-        raise ConfigError(f"{folder}: no such folder can be made, or written to ({error.strerror})") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{folder}: another comparison is writing there; wait until it ends, or name another folder by --output"
-            ) from None
+        raise ConfigError(f"{folder}: no such folder can be made, or locked ({error.strerror})") from None
+    with held:
         try:
             yield
         finally:
-            (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # Windows removes it as the lock ends, and not before
+                (folder / LOCK).unlink()
 
 
 def _into(

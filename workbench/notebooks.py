@@ -16,9 +16,11 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 PROJECT = Path(__file__).parents[1]
+SOCKETS = hasattr(socket, "AF_UNIX")  # not so in Python for Windows
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = "interrupted"
 STORY = (
@@ -264,9 +267,7 @@ async def _execute(notebook: "NotebookNode", path: Path, config: Path, bar: tqdm
             notebook,
             kernel_name="python3",
             kernel_manager_class=_kernel_manager(signals),
-            config=Config(
-                KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}
-            ),  # sockets instead of open ports
+            config=Config(KernelManager=_transport(sockets)),
             resources={"metadata": {"path": str(path.parent.absolute())}},
             timeout=None,
             record_timing=False,
@@ -285,11 +286,17 @@ async def _execute(notebook: "NotebookNode", path: Path, config: Path, bar: tqdm
     return ""
 
 
+def _transport(folder: str) -> dict[str, str]:
+    """How to talk to a kernel: by sockets in a folder instead of open ports, where the system has them."""
+    return {"transport": "ipc", "ip": f"{folder}/kernel"} if SOCKETS else {}
+
+
 class _Signals:
     """Ctrl-C or SIGTERM (from a batch system) interrupts the running cells, a second one the program.
 
     nbclient sets handlers of its own, which would end one kernel and go on, whenever a kernel starts, and removes all
-    when it ends: after both, ``listen`` is called.
+    when it ends: after both, ``listen`` is called. On Windows, whose loops know no signals, the first one interrupts
+    the program.
     """
 
     def __init__(self) -> None:
@@ -299,10 +306,11 @@ class _Signals:
         self.listen()
 
     def listen(self) -> None:
-        for number in STOPPING:
-            self.loop.remove_signal_handler(number)
-            if self.came is None:
-                self.loop.add_signal_handler(number, self._interrupt, number)
+        with suppress(NotImplementedError):
+            for number in STOPPING:
+                self.loop.remove_signal_handler(number)
+                if self.came is None:
+                    self.loop.add_signal_handler(number, self._interrupt, number)
 
     def follow(self, client: "NotebookClient") -> None:
         """A kernel has started."""

@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from dsa_analysis import mean_interval, plotting
+from dsa_analysis.labels import write_names
 from workbench.networks.families import FAMILIES
 
 
@@ -20,7 +21,9 @@ def family_colours() -> dict[str, Any]:
 
 def plot_between(distances: pd.DataFrame, families: Mapping[str, str], axes: Axes, unit: str = "rad") -> Axes:
     """Heat map of mean distances between groups, from `between_groups`. Names have the colours of their families."""
-    sns.heatmap(distances, ax=axes, square=True, cmap="rocket_r", vmin=0, cbar_kws={"label": f"distance ({unit})"})
+    sns.heatmap(
+        distances, ax=axes, square=True, cmap=plotting.DISTANCES, vmin=0, cbar_kws={"label": f"distance ({unit})"}
+    )
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         for label in labels:
             label.set(color=family_colours()[families[label.get_text()]], fontsize="x-small")
@@ -31,10 +34,11 @@ def plot_between(distances: pd.DataFrame, families: Mapping[str, str], axes: Axe
 def plot_map(
     places: np.ndarray, stress: float, groups: list[str], families: Mapping[str, str], axes: Axes, unit: str = "rad"
 ) -> Axes:
-    """Map of all networks from ``Similarity.to_plane``, coloured by family, with each group's name at its centre."""
+    """Map of all networks from ``Similarity.to_plane``, coloured by family, with each group's name near its centre."""
     plotting.plot_map(places, stress, [families[group] for group in groups], axes, family_colours(), unit)
-    for name in dict.fromkeys(groups):
-        axes.annotate(name, places[[group == name for group in groups]].mean(0), fontsize=6, ha="center")
+    names = list(dict.fromkeys(groups))
+    centres = np.stack([places[[group == name for group in groups]].mean(0) for name in names])
+    write_names(axes, centres, names, others=places, size=6)
     return axes
 
 
@@ -97,7 +101,7 @@ def plot_scores(scores: pd.DataFrame, question: str, axes: Axes, of: str = "netw
 def plot_within(within: pd.DataFrame, axes: Axes, unit: str = "rad") -> Axes:
     """Heat map of distances between checkpoints of a run, averaged over runs, from `GroupStudy.within_runs`."""
     means = within.pivot_table(index="step", columns="other_step", values="distance")
-    sns.heatmap(means, ax=axes, square=True, cmap="rocket_r", vmin=0, cbar_kws={"label": f"distance ({unit})"})
+    sns.heatmap(means, ax=axes, square=True, cmap=plotting.DISTANCES, vmin=0, cbar_kws={"label": f"distance ({unit})"})
     axes.set(xlabel="step", ylabel="step")
     return axes
 

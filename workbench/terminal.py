@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ def complain(text: object, kind: str = "error") -> None:
 
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+ALARM: int | None = getattr(signal, "SIGALRM", None)  # Windows has none
 
 
 class Stopping:
@@ -46,7 +48,8 @@ class Stopping:
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
             self._before = {number: signal.signal(number, self._stop) for number in WORDS}
-            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._again)
+            if ALARM is not None:
+                self._before[ALARM] = signal.signal(ALARM, self._again)
             self._hook, sys.unraisablehook = sys.unraisablehook, self._ignored
         return self
 
@@ -66,7 +69,10 @@ class Stopping:
         if self.number is None or not issubclass(ignored.exc_type, KeyboardInterrupt):
             self._hook(ignored)
             return
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        if ALARM is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            threading.Timer(0.01, interrupt_main).start()  # which ends the program, as a second Ctrl-C does
 
     def _again(self, number: int, _: object) -> None:
         raise KeyboardInterrupt
@@ -128,6 +134,16 @@ def called() -> str:
 
 def last_line(page: Path) -> str:
     """Where a page lies, and the command that opens it."""
-    where = os.path.relpath(page)
+    where = relative(page)
+    if sys.platform == "win32":
+        return f'Report: {where} (open it with: start "" "{where}")'
     opens = "open" if sys.platform == "darwin" else "xdg-open"
     return f"Report: {where} (open it with: {opens} {shlex.quote(where)})"
+
+
+def relative(path: Path) -> str:
+    """A path as seen from the working folder; whole if it lies on another drive of Windows."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path)

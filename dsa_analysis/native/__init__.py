@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -208,22 +207,15 @@ def _cache_folder() -> Path:
 @contextlib.contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Wait for other processes that compile the same library; a lock ends with the process that holds it."""
+    from filelock import FileLock
+
+    lock = FileLock(path, fallback_to_soft=False)
+    with contextlib.suppress(OSError):  # another has compiled for too long, or a file system without locks
+        lock.acquire(timeout=COMPILE_SECONDS)
     try:
-        import fcntl
-    except ImportError:  # Windows: each compiles for itself, and the last one is kept
         yield
-        return
-    with path.open("w") as file:
-        deadline = time.monotonic() + COMPILE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.05)
-            except OSError:  # a file system without locks
-                break
-        yield
+    finally:
+        lock.release()
 
 
 def _digest(content: bytes) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from multitask.display import bars_go_to
 from multitask.evaluation import evaluate
 from multitask.groups.histories import (
     Ensemble,
@@ -225,7 +226,9 @@ def train_groups(
     trained = TrainedGroups(groups, {}, {}, training, seed, untrained)
     waves = in_waves(groups)
     serial = effective_n_jobs(None) == 1
-    with tqdm(total=sum(map(len, waves)), desc="groups", unit="ensemble", disable=not progress) as bar:
+    with tqdm(
+        total=sum(map(len, waves)), desc="groups", unit="ensemble", file=bars_go_to(), disable=not progress
+    ) as bar:
         for wave in waves:
             jobs = [_job(ensemble, trained, drawn, Path(folder), device) for ensemble in wave]
             work = [delayed(job.train)(progress and serial) for job in jobs if not job.finished]

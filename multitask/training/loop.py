@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from multitask.display import bars_go_to
 from multitask.evaluation import generators, read_out
 from multitask.network import LeakyRNN, NetworkParameters
 from multitask.storage import Checkpoint, RunFolder
@@ -96,7 +97,9 @@ class Trainer:
 
     def run(self, folder: RunFolder, show: bool) -> None:
         """Train to the end, with evaluations, log and checkpoints in ``folder``; ``show`` displays a progress bar."""
-        with tqdm(total=self.total, initial=self.step, desc="training", unit="step", disable=not show) as bar:
+        with tqdm(
+            total=self.total, initial=self.step, desc="training", unit="step", file=bars_go_to(), disable=not show
+        ) as bar:
             if not folder.steps():
                 bar.set_postfix_str(self.record(folder))
             while not self.finished:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from multitask.display import Card, Shown
+from multitask.display import Card, Shown, bars_go_to
 from multitask.network import LeakyRNN, NetworkParameters, make_network
 from multitask.storage import RunFolder, open_for_training, provenance, tensors_sha256
 from multitask.training.loop import Trainer
@@ -123,7 +123,7 @@ def verify_run(
 
 def _steps(trainer: Trainer, stored: Run, last: int, folder: RunFolder, show: bool) -> Iterator[dict[str, float]]:
     """Train up to a step; a row at each stored checkpoint."""
-    with tqdm(total=last, desc="verifying", unit="step", disable=not show) as bar:
+    with tqdm(total=last, desc="verifying", unit="step", file=bars_go_to(), disable=not show) as bar:
         trainer.record(folder)
         while True:
             if trainer.step in stored.checkpoints:

@@ -1,5 +1,6 @@
 """Results show what they are in a few lines, without the numbers of an array, and with users' names escaped."""
 
+import sys
 import warnings
 
 import matplotlib.pyplot as plt
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+import multitask.display
 from dsa_analysis import (
     DataError,
     Similarity,
@@ -18,7 +20,7 @@ from dsa_analysis import (
     lorenz,
     noise_floor,
 )
-from dsa_analysis.display import Card, listed
+from dsa_analysis.display import Card, bars_go_to, listed
 
 NAMES = ("<b>chaos</b>", "chaos & more", "two $x$ fixed $y$ points", "slow_1")
 
@@ -208,3 +210,19 @@ def test_what_cannot_be_drawn_is_refused(similarity, call, message):
     with pytest.raises(DataError, match=message):
         call(similarity)
     plt.close("all")
+
+
+def test_warnings_name_the_line_of_the_caller():
+    generator = np.random.default_rng(0)
+    systems = list(generator.normal(size=(2, 10, 100, 3)).cumsum(2))
+    for call in (compare, noise_floor):
+        with pytest.warns(UserWarning, match="the cut at rank = 4 goes through a cluster") as caught:
+            call(systems, n_delays=3, rank=4)
+        assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_bars_go_to_stderr_and_in_jupyter_to_stdout(monkeypatch):
+    assert bars_go_to() is sys.stderr
+    monkeypatch.setattr(sys, "stderr", type("OutStream", (), {"__module__": "ipykernel.iostream"})())
+    assert bars_go_to() is sys.stdout
+    assert multitask.display.bars_go_to() is sys.stdout

@@ -113,6 +113,8 @@ def test_what_cannot_be_explained_is_refused(pair, generator):
         explain(pair, "a", "bb", dt=1.0)
     with pytest.raises(DataError, match="dt = 0 is not a time in ms above 0"):
         explain(pair, "a", "b", dt=0)
+    with pytest.raises(DataError, match="the sampling interval is not known: give dt in ms here, or compare with dt"):
+        explain(pair, "a", "b")
     with pytest.raises(DataError, match="window = 'late' came, but whole trials were compared; leave window out"):
         explain(pair, "a", "b", dt=1.0, window="late")
     pieces = compare(

@@ -86,6 +86,37 @@ def test_map_puts_each_system_at_its_place(axes, similarity):
     assert "rad" in axes.get_xlabel()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_names_on_a_map_cover_no_point_no_other_name_and_no_line(axes, seed):
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(4, 2))
+    places = np.repeat(centres, 5, 0) + 0.05 * generator.normal(size=(20, 2))
+    axes.figure.set_size_inches(9, 7)
+    plot_map(places, 0.1, ["g"] * 20, axes, names=[f"name_{index:02d}" for index in range(20)])
+    axes.figure.draw_without_rendering()
+    texts = [text for text in axes.texts if text.get_text()]
+    assert len(texts) == 20
+    assert "no room" not in axes.get_title()
+    boxes = [text.get_window_extent() for text in texts]
+    assert all(axes.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
+    points = axes.transData.transform(places)
+    for one, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:one])
+        assert not any(box.contains(*point) for point in points)
+        for line in (text.arrow_patch for text in axes.texts if text.arrow_patch is not None):
+            ends = line.get_path().vertices[[0, -1]]
+            way = ends[0] + np.linspace(0, 1, 50)[:, None] * (ends[1] - ends[0])
+            inside = np.abs(way - (box.min + box.max) / 2) < [0.45 * box.width, 0.3 * box.height]
+            assert not inside.all(1).any()
+
+
+def test_a_map_counts_the_names_for_which_there_is_no_room(axes):
+    plot_map(np.zeros((30, 2)), 0.0, ["g"] * 30, axes, names=["a name of some length"] * 30)
+    written = sum(bool(text.get_text()) for text in axes.texts)
+    assert 1 < written < 30
+    assert axes.get_title() == f"stress 0.00, no room for {30 - written} names"
+
+
 def test_trajectories_are_drawn_in_the_dimensions_asked(axes):
     x = lorenz(7, 20, seed=0)
     plot_trajectories(x, axes, "C0", n_trials=2, dims=(1, 2))

@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 from html import unescape
 from pathlib import Path
 
@@ -14,9 +16,11 @@ import dsa_analysis.metrics
 from dsa_analysis import Similarity, auroc, choose_embedding, compare, omit_trials
 from dsa_analysis.alignment import align_pairs
 from workbench.__main__ import main
+from workbench.compare import _alone_in
 from workbench.report import sections
 from workbench.report.figures import picture
 from workbench.report.page import Picture
+from workbench.settings import ConfigError
 
 SETTINGS = ["--n-delays", "2", "--rank", "3"]
 
@@ -54,7 +58,7 @@ def files(folder: Path) -> list[str]:
 
 def text_of(page: Path) -> str:
     """What a reader sees, without figures, style and script."""
-    kept = re.sub(r"<(svg|style|script)\b.*?</\1>", "", page.read_text("utf-8"), flags=re.DOTALL)
+    kept = re.sub(r"<(svg|style|script)\b.*?</\1>", "", page.read_text("utf-8").replace("<wbr>", ""), flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", kept)).split())
 
 
@@ -94,7 +98,7 @@ def test_files_become_a_report_a_table_and_a_result(folder, capsys, monkeypatch)
     text = text_of(out / "report.html")
     for said in (
         "4 systems compared by DSA:", "The noise floor is the distance between two halves", "AUROC", "PERMANOVA",
-        "2 delays, 1 samples apart; rank 3; 1 samples ahead; estimator least_squares", "n_starts = ",
+        "2 delays, 1 sample apart; rank 3; 1 sample ahead; estimator least_squares", "n_starts = ",
         "reading: sampling_rate = 100.0", "fast_1 fast 6 40 2 100 0.", "compare fast_1.npy fast_2.npy",
         "time constant (ms)", "What sets ", "interval above 0", "--horizon auto",
     ):  # fmt: skip
@@ -251,6 +255,19 @@ def test_interrupted_comparison_does_the_rest_and_leaves_nothing_unfinished(fold
     assert len(solved) - 2 - resumed == resumed + 2  # the two blocks kept were not solved twice
     np.testing.assert_array_equal(stored.distances, Similarity.load(folder / "fresh/similarity.nc").distances)
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_second_comparison_in_a_folder_is_told_at_once_and_a_lock_ends_with_its_process(tmp_path):
+    held = f"from workbench.compare import Path, _alone_in\nwith _alone_in(Path({str(tmp_path)!r})): print(); input()"
+    with subprocess.Popen([sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(ConfigError, match="another comparison is writing there; wait"), _alone_in(tmp_path):
+            pass
+        assert (tmp_path / ".lock").exists()  # of the other, still
+        other.kill()
+    with _alone_in(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_budget_of_the_alignment_can_be_stated(folder):

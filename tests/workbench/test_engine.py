@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 from dsa_analysis import compare
 from tests.slurm.controller import AVAILABLE, jobs, one_node
 from tests.workbench.errands import engine_parameters, errands, failing, killing, torch_sums, trained
-from workbench.engine import DASK, engine
+from workbench.engine import DASK, _submitting, engine
 from workbench.settings import ConfigError
 
 PROJECT = Path(__file__).parents[2]
@@ -200,6 +200,18 @@ class TestEveryEngine:
             ConfigError, match=r"^engine: worker processes were killed 4 times while running killing\(2, "
         ):
             Parallel()(delayed(killing)(n, killer=2) for n in range(4))
+
+
+def test_pages_of_the_slurm_scheduler_are_for_this_machine_alone(tmp_path, monkeypatch):
+    """Jobs reach the scheduler itself over the network; this needs no SLURM, because no job is submitted."""
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    before = {c.laddr for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN}
+    with _submitting(engine_parameters("slurm", tmp_path).slurm) as cluster:
+        heard = {c.laddr for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN} - before
+        scheduler = int(cluster.scheduler_address.rsplit(":", 1)[1])
+    pages = {address.ip for address in heard if address.port != scheduler}
+    assert len({address.port for address in heard}) == 2
+    assert pages == {"127.0.0.1"}
 
 
 @on(kinds("slurm", workers=2))

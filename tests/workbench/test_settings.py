@@ -391,8 +391,9 @@ def test_missing_file_is_named_as_given_and_as_tried(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         load_settings("nowhere.yaml")
     assert str(caught.value) == (
-        f"nowhere.yaml: no such file or directory (tried {tmp_path}/nowhere.yaml). Give a settings file with "
-        "--config or the environment variable COMPUTE_ALIKE_CONFIG, or start in the folder that has config.yaml"
+        f"nowhere.yaml: no such file or directory (tried {tmp_path}/nowhere.yaml). Give a settings file with --config, "
+        "load_settings(path) or the environment variable COMPUTE_ALIKE_CONFIG, or start in the folder that has "
+        "config.yaml"
     )
 
 

@@ -1,6 +1,5 @@
 """Reports that ``python -m workbench compare --groups`` writes: a page with figures, and its tables as CSV."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from workbench.networks.verdicts import pooled_scores, verdicts
 from workbench.report.figures import PLAIN, picture
 from workbench.report.page import Bullets, Code, Picture, Section, Table, Text, as_csv, csv_of, render
 from workbench.settings import replacing
+from workbench.terminal import relative
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def write_report(study: GroupStudy, found: "pd.DataFrame", folder: Path, command
         f"{len(study.ours.groups)} groups, {n_networks} networks, seed {study.seed}. The reference is "
         f"{study.reference}, which learnt {study.ours.master} alone."
     )
-    runs = sorted({os.path.relpath(run.folder) for run in study.trained.runs.values()})
+    runs = sorted({relative(run.folder) for run in study.trained.runs.values()})
     with rc_context(PLAIN):
         body = [
             Section("head", "", [Text(said, "lead")]),

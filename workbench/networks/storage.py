@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from dsa_analysis import DataError, Similarity
+from dsa_analysis.display import bars_go_to
 from workbench.notebooks import fingerprint, read_results, write_results
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class Concerns(Counter[str]):
         Warnings raised by workers are counted too. Otherwise they would be lost.
         """
         tasks = [delayed(_with_warnings)(work, item) for item in items]
-        done = tqdm(Parallel(return_as="generator")(tasks), desc=what, total=len(tasks), disable=not progress)
+        done = tqdm(
+            Parallel(return_as="generator")(tasks), desc=what, total=len(tasks), file=bars_go_to(), disable=not progress
+        )
         results, messages = zip(*done, strict=True)
         self.count(message for some in messages for message in some)
         return list(results)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLAIN: Any = {"text.parse_math": False, "svg.fonttype": "none"}  # names as they are, and text as text
-DOTS = 120  # per inch, of the PNG and of what the SVG holds as pixels
+DOTS = 105  # per inch, of the PNG and of what the SVG holds as pixels
 
 
 def picture(figure: "Figure", name: str, caption: str) -> Picture:
@@ -76,5 +76,5 @@ def _few_colours(pixels: np.ndarray) -> bytes:
     # this method keeps rare colours, such as that of a single line
     few = Image.fromarray(pixels).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    few.save(buffer, "png", dpi=(DOTS, DOTS))
+    few.save(buffer, "png", dpi=(DOTS, DOTS), optimize=True)
     return buffer.getvalue()

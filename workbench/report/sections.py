@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsa_analysis import metrics, plotting
+from dsa_analysis.display import samples
 from dsa_analysis.nulls import EXCHANGE
 from workbench.report.advice import advice
 from workbench.report.figures import picture
@@ -77,7 +78,7 @@ def _meanings(findings: Findings) -> list[str]:
         said.append(
             "The noise floor is the distance between two halves of the trials of one system. "
             + (
-                f"{below} of {n} pairs are not above theirs: with these data they cannot be told apart."
+                f"{below} of {n} pairs {'are' if below > 1 else 'is'} not above it: these data cannot tell them apart."
                 if below
                 else "Every pair is above its own: all systems can be told apart with these data."
             )
@@ -103,7 +104,8 @@ def warned(findings: Findings) -> Section | None:
 def distances(findings: Findings) -> Section:
     """Matrix, map and tree."""
     similarity, groups, k = findings.similarity, findings.group_list, len(findings.similarity.labels)
-    size = 3.4 + 0.16 * k + 0.9 * (k > 20)
+    longest = max(len(plotting.shortened(name)) for name in similarity.labels)
+    size = 2.4 + 0.16 * k + (2 if k > 20 else 0.08 * longest)  # names are large where there are few
     figure, axes = _figure(size + 2, size)
     similarity.plot(
         axes, groups=groups or (["systems"] * k if k > MANY else None), floor=findings.floor, names=k <= MANY
@@ -121,7 +123,8 @@ def distances(findings: Findings) -> Section:
         if groups and len(set(groups)) > FEW:
             axes.get_legend().remove()
         told = (
-            "Map of the systems (multidimensional scaling). If the stress is below 0.1, distances on it are faithful."
+            "Map of the systems (multidimensional scaling). If the stress is below 0.1, distances on it are faithful. "
+            "Names without room are in the tree."
         )
         parts.append(picture(figure, "map", told))
         figure, axes = _figure(6.2 if k <= 20 else 9, 1.2 + 0.19 * k)
@@ -213,8 +216,8 @@ def embedding(findings: Findings) -> Section | None:
     first = next(iter(operators.values())).parameters
     gaps = [operator.gap for operator in operators.values()]
     told = (
-        f"Windows of {first.n_delays} delays, {first.delay_interval} samples apart; rank {first.rank}; "
-        f"{first.steps_ahead} samples ahead; estimator {first.estimator}. The last singular value kept is "
+        f"Windows of {first.n_delays} delays, {samples(first.delay_interval)} apart; rank {first.rank}; "
+        f"{samples(first.steps_ahead)} ahead; estimator {first.estimator}. The last singular value kept is "
         f"{min(gaps):.2f} to {max(gaps):.2f} times the next one: the larger this step, the more stable the cut."
     )
     parts: list[Any] = [Text(told)]

@@ -36,9 +36,12 @@ def _parse(path: Path, expected: Sequence[str]) -> yaml.Node:
     try:
         raw = path.read_bytes()
     except OSError as error:
+        above = [folder / path.name for folder in path.absolute().parents[1:]]
+        there = next((f"; there is {file}" for file in above if file.is_file()), "")
         raise ConfigError(
-            f"{path}: {(error.strerror or str(error)).lower()} (tried {path.absolute()}). Give a settings file with "
-            "--config or the environment variable COMPUTE_ALIKE_CONFIG, or start in the folder that has config.yaml"
+            f"{path}: {(error.strerror or str(error)).lower()} (tried {path.absolute()}){there}. Give a settings file "
+            "with --config, load_settings(path) or the environment variable COMPUTE_ALIKE_CONFIG, or start in the "
+            "folder that has config.yaml"
         ) from None
     try:
         text = raw.decode()

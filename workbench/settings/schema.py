@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
@@ -33,6 +33,14 @@ class Section:
 
     def __str__(self) -> str:
         return self.to_yaml().rstrip()
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """What Jupyter shows; the repr stays the whole value, of which digests of results are made."""
+        return {"text/plain": self._text()}
+
+    def _text(self) -> str:
+        """The text in Jupyter: all values as YAML."""
+        return str(self)
 
     def problems(self) -> Iterator[str]:
         """Values of this section that do not fit together, each as ``"key: what is wrong, and what would do"``."""

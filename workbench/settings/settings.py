@@ -66,6 +66,15 @@ class Settings(Section):
     multitask: Multitask
     groups: Groups
 
+    def _text(self) -> str:
+        """The text in Jupyter: the names of the sections, because all values fill many screens."""
+        sections = [name for name in names_of(type(self)) if isinstance(getattr(self, name), Section)]
+        return (
+            f"Settings: seed {self.seed}, device {self.device}, results in {self.results}\n"
+            f"  sections: {', '.join(sections)}\n"
+            f"  next: settings.{sections[-1]} shows a section, print(settings) all values"
+        )
+
     def run_folder(self, rules: Sequence[str] | None = None, seed: int | None = None) -> Path:
         """The folder in results/runs of the training that ``multitask`` describes.
 
