@@ -52,11 +52,14 @@ class Checkpoint:
         Weights, and state of the optimiser and of the synapses.
     progress : dict
         Everything else that the next step needs.
+    log : str or None
+        SHA-256 of the log up to this step; None in checkpoints of earlier versions.
     """
 
     step: int
     tensors: dict[str, Tensor]
     progress: dict[str, Any]
+    log: str | None = None
 
 
 class RunFolder:
@@ -79,14 +82,18 @@ class RunFolder:
         path = self.path / "settings.json"
         try:
             settings: dict[str, Any] = json.loads(path.read_bytes())
+            sha256 = settings.pop("sha256", None)  # earlier versions wrote none
+            as_written = sha256 in (None, _digest(settings))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise MultitaskError(f"cannot read {path}: {error.strerror}. Choose another run_folder") from error
-        except ValueError as error:
+        except (ValueError, AttributeError, TypeError) as error:  # no JSON, or no mapping
             raise MultitaskError(f"{path} is damaged ({error}): restore it, or choose another run_folder") from error
         if settings.get("format") != FORMAT:
             raise MultitaskError(f"{path} has format {settings.get('format')!r}: this version reads format {FORMAT}")
+        if not as_written:
+            raise MultitaskError(f"{path} was changed after it was written: restore it, or choose another run_folder")
         return settings
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
@@ -125,15 +132,20 @@ class RunFolder:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, together with `provenance`."""
-        self._write(self.path / "settings.json", json.dumps({**settings, **provenance()}, indent=2).encode())
+        written = {**settings, **provenance()}
+        whole = {**written, "sha256": _digest(json.loads(json.dumps(written)))}
+        self._write(self.path / "settings.json", json.dumps(whole, indent=2).encode())
 
     # ---- log -----------------------------------------------------------------------------------------------------
 
-    def log(self, last_step: int) -> "pd.DataFrame":
-        """The log up to and including a step, as a DataFrame; empty if there are no rows."""
+    def log(self, last_step: int, sha256: str | None = None) -> "pd.DataFrame":
+        """The log up to and including a step, as a DataFrame; empty if there are no rows.
+
+        Raises a `MultitaskError` if it is damaged, or if its SHA-256 is another one than that of the checkpoint.
+        """
         import pandas as pd
 
-        text = self._log_up_to(last_step)
+        text = self._checked_log(last_step, sha256)
         return pd.read_csv(io.StringIO(text)) if text else pd.DataFrame()
 
     def append_log(self, rows: Sequence[Mapping[str, object]]) -> None:
@@ -150,14 +162,28 @@ class RunFolder:
         except OSError as error:
             raise self._no_room(path, error) from error
 
-    def rewind_log(self, last_step: int) -> None:
-        """Remove rows after a step, and an incomplete last row."""
-        self._write(self.path / "log.csv", self._log_up_to(last_step).encode())
+    def rewind_log(self, last_step: int, sha256: str | None = None) -> None:
+        """Remove rows after a step, and an incomplete last row; raises as `log` does."""
+        self._write(self.path / "log.csv", self._checked_log(last_step, sha256).encode())
+
+    def _checked_log(self, last_step: int, sha256: str | None) -> str:
+        path = self.path / "log.csv"
+        if not path.exists():
+            return ""
+        try:
+            text = self._log_up_to(last_step)
+            if sha256 is not None and sha256 != _digest(text):
+                raise ValueError(f"its rows up to step {last_step} are not those that were written")
+        except (ValueError, IndexError) as error:
+            raise MultitaskError(
+                f"{path} is damaged ({error}): restore it, or delete it to go on without its rows"
+            ) from error
+        return text
 
     def _log_up_to(self, last_step: int) -> str:
         """Header and complete rows of the log up to a step, or an empty text if there are no rows."""
         path = self.path / "log.csv"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
         rows = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0]) <= last_step]
         return "".join([lines[0], *rows]) if rows else ""
 
@@ -182,7 +208,8 @@ class RunFolder:
         MultitaskError
             If the files cannot be written. Earlier checkpoints are not changed.
         """
-        path, data = self._file(step), _packed(tensors, {"progress": json.dumps(progress)})
+        texts = {"progress": json.dumps(progress), "log": _digest(self._log_up_to(step))}
+        path, data = self._file(step), _packed(tensors, texts)
         self._write(path, data)
         self._write(path.with_suffix(".sha256"), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
 
@@ -209,7 +236,8 @@ class RunFolder:
             noted, data = self._file(step).with_suffix(".sha256").read_bytes(), self._file(step).read_bytes()
             if not noted.startswith(hashlib.sha256(data).hexdigest().encode()):
                 raise ValueError(f"the SHA-256 of its {len(data)} bytes differs from the stored one")
-            return Checkpoint(step, safetensors.torch.load(data), json.loads(_texts(data)["progress"]))
+            texts = _texts(data)
+            return Checkpoint(step, safetensors.torch.load(data), json.loads(texts["progress"]), texts.get("log"))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise MultitaskError(f"checkpoint step {step} in {self.path} is damaged: {error}") from error
 
@@ -374,6 +402,12 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 def _packed(tensors: Mapping[str, Tensor], texts: dict[str, str] | None = None) -> bytes:
     """The bytes of a safetensors file with tensors and texts."""
     return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, texts)
+
+
+def _digest(content: Any) -> str:
+    """SHA-256 of a text, or of other contents as JSON."""
+    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _texts(data: bytes) -> dict[str, str]:

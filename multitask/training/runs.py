@@ -103,7 +103,7 @@ def load_run(run_folder: str | os.PathLike[str]) -> Run:
     Raises
     ------
     MultitaskError
-        If the folder contains no complete checkpoint, or if its settings cannot be read.
+        If the folder contains no complete checkpoint, or if its settings or its log are damaged.
     """
     folder = RunFolder(run_folder)
     settings = folder.settings()
@@ -112,11 +112,15 @@ def load_run(run_folder: str | os.PathLike[str]) -> Run:
         raise MultitaskError(
             f"run folder {folder.path} contains no trained network; create one with train(..., run_folder=...)"
         )
-    network = network_of(checkpoint, make_network(NetworkParameters(**settings["network"])))
+    try:
+        parameters = NetworkParameters(**settings["network"])
+    except (KeyError, TypeError) as error:
+        raise MultitaskError(f"{folder.path / 'settings.json'} describes no network that is known: {error}") from error
+    network = network_of(checkpoint, make_network(parameters))
     return Run(
         folder=folder.path,
         network=network,
-        log=folder.log(checkpoint.step),
+        log=folder.log(checkpoint.step, checkpoint.log),
         settings=settings,
         checkpoints=tuple(step for step in folder.steps() if step <= checkpoint.step),
         finished=checkpoint.progress["finished"],
@@ -194,7 +198,9 @@ def train(
         trainer = Trainer(groups, tasks, training, ensemble, seed)
         if (checkpoint := folder.latest(set_aside=True)) is not None:
             trainer.restore(checkpoint)
-        folder.rewind_log(-1 if checkpoint is None else checkpoint.step)
+            folder.rewind_log(checkpoint.step, checkpoint.log)
+        else:
+            folder.rewind_log(-1)
         trainer.run(folder, show=progress)
     return load_run(run_folder)
 

@@ -333,6 +333,9 @@ def test_settings_that_cannot_be_read_are_refused(folder):
     path.write_text(json.dumps(json.loads(whole) | {"format": 2}))
     with pytest.raises(MultitaskError, match="has format 2: this version reads format 1"):
         folder.settings()
+    path.write_text("[1]")
+    with pytest.raises(MultitaskError, match=r"settings.json is damaged .*: restore it, or choose another run_folder"):
+        folder.settings()
     path.unlink()
     assert folder.settings() is None
     with pytest.raises(MultitaskError, match=r"contains checkpoints but no settings.json"):

@@ -1,5 +1,6 @@
 """Runs on disk: the same arguments again, resuming after interruptions and kills, and invalid arguments."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -214,7 +215,12 @@ def test_a_folder_with_other_settings_is_refused_with_the_key_that_differs(tmp_p
 def test_weights_of_another_architecture_are_refused(tmp_path):
     run = short(tmp_path / "run")
     settings = run.folder / "settings.json"
-    settings.write_text(settings.read_text().replace('"n_rnn": 6', '"n_rnn": 64'))
+    changed = json.loads(settings.read_text().replace('"n_rnn": 6', '"n_rnn": 64'))
+    settings.write_text(json.dumps(changed))
+    with pytest.raises(MultitaskError, match=r"settings\.json was changed after it was written: restore it"):
+        load_run(run.folder)
+    del changed["sha256"]  # as in runs of earlier versions
+    settings.write_text(json.dumps(changed))
     with pytest.raises(
         MultitaskError, match="are those of a different network: n_rnn 6 in the checkpoint, 64 in the settings"
     ):

@@ -101,7 +101,7 @@ def test_runs_that_are_older_than_cell_options_are_read(tmp_path):
     run = short(tmp_path)
     path = tmp_path / "settings.json"
     settings = json.loads(path.read_text())
-    del settings["network"]["cell_options"]
+    del settings["network"]["cell_options"], settings["sha256"]
     path.write_text(json.dumps(settings))
     assert_same(short(tmp_path), run)
     with pytest.raises(MultitaskError, match=r"network\.rnn_type = 'LeakyRNN' in the folder, 'LowRank' requested"):
