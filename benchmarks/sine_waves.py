@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peer import ROOT
-from dsa_analysis import fit_operator
+from dsa_analysis import DataError, fit_operator
 from dsa_analysis.spectra import frequencies
 from multitask import NetworkParameters, Run, SineWave, TrainingParameters, train
 
@@ -31,7 +31,7 @@ DT, TAU, SIZE = 20.0, 40.0, 64  # ms, ms, units
 PLACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the tested frequencies in the range
 AFTER, SHOWN = 200, 200  # time steps until the cycle is reached, and of it
 ASIDE = 0.1  # standard deviation of perturbed states
-N_DELAYS, RANK = 20, 9  # of the operators: four pairs
+N_DELAYS, RANK = 20, 9  # of the operators, at most: four pairs
 LASTING = 0.98  # modulus of eigenvalues
 
 
@@ -74,7 +74,12 @@ def modes(x: Tensor) -> Tensor:
 
     The output need not turn as often as the states: it may read out a harmonic of their cycle.
     """
-    z = torch.linalg.eigvals(fit_operator(x.double(), n_delays=N_DELAYS, rank=RANK).matrix)
+    for rank in range(RANK, 0, -2):
+        try:
+            z = torch.linalg.eigvals(fit_operator(x.double(), n_delays=N_DELAYS, rank=rank).matrix)
+            break
+        except DataError:  # a cycle with fewer harmonics
+            continue
     return frequencies(z[(z.imag > 1e-6) & (z.abs() > LASTING)], DT / 1000)
 
 
