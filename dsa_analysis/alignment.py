@@ -29,7 +29,7 @@ from dsa_analysis.climb import (
     ordered_norm,
     ordered_product,
 )
-from dsa_analysis.data import DataError, as_device, check_choice, check_count
+from dsa_analysis.data import MOST_REPEATS, DataError, as_device, check_choice, check_count, check_seed
 from dsa_analysis.multistart import CONVERGED, WAVE, Waves, prepare, search, solve
 
 CERTIFICATES = ("fast", "tight", "auto")
@@ -225,7 +225,7 @@ def align_pairs(
     operator is computed once. ``names`` are the names of the operators in messages. Otherwise as `align`.
     """
     check_starts(n_starts)
-    check_count("seed", seed, 0)
+    check_seed(seed)
     check_choice("group", group, ("O", "SO"))
     check_choice("certificate", certificate, CERTIFICATES)
     n, device = operators.shape[-1], operators.device
@@ -328,7 +328,7 @@ def sweep_through_others(
 def check_starts(n_starts: int | str) -> None:
     """Refuse a budget that is neither a whole number of at least 1 nor "auto"."""
     if n_starts != "auto":
-        check_count("n_starts", n_starts)
+        check_count("n_starts", n_starts, 1, MOST_REPEATS)
 
 
 def pairs_at_once(n: int, device: torch.device) -> int:

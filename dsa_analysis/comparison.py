@@ -14,7 +14,15 @@ import numpy as np
 
 from dsa_analysis import metrics
 from dsa_analysis.alignment import CERTIFICATES
-from dsa_analysis.data import DataError, check_choice, check_count, check_number
+from dsa_analysis.data import (
+    LARGEST_COUNT,
+    LARGEST_SEED,
+    MOST_REPEATS,
+    DataError,
+    check_choice,
+    check_count,
+    check_number,
+)
 from dsa_analysis.embedding import DRIVEN_ESTIMATORS, ESTIMATORS, EmbeddingParameters
 from dsa_analysis.metrics import METRICS, Stored, as_metric, takes
 from dsa_analysis.windows import as_windows
@@ -115,15 +123,15 @@ class Comparison:
         for each in fields(self):  # numpy scalars become Python numbers, which files and seeds need
             if isinstance(value := getattr(self, each.name), np.generic):
                 object.__setattr__(self, each.name, value.item())
-        for name, least in (
-            ("n_delays", 1), ("rank", 1), ("delay_interval", 1), ("steps_ahead", 1), ("n_future", 1), ("n_starts", 1),
-            ("n_sweeps", 0), ("seed", 0),
+        for name, least, most in (
+            *((name, 1, LARGEST_COUNT) for name in ("n_delays", "rank", "delay_interval", "steps_ahead", "n_future")),
+            ("n_starts", 1, MOST_REPEATS), ("n_sweeps", 0, MOST_REPEATS), ("seed", 0, LARGEST_SEED),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is None and name in ("n_delays", "rank", "steps_ahead", "n_future"):
                 continue
             if value != AUTO or name not in ("n_delays", "rank", "n_starts"):
-                check_count(name, value, least)
+                check_count(name, value, least, most)
         for name in ("horizon", "window"):
             if (value := getattr(self, name)) is not None and not (name == "horizon" and value == AUTO):
                 _check_time(name, value)

@@ -45,7 +45,9 @@ __all__ = [
 ]
 
 LAYOUTS = "(n_trials, n_times, n_channels), (n_times, n_channels), or a list of (n_times_i, n_channels)"
-LARGEST = 2**63 - 1  # what fits into the integers of torch, numpy and files
+LARGEST_SEED = 2**63 - 1  # what fits into the integers of torch, numpy and files
+LARGEST_COUNT = 10**9
+MOST_REPEATS = 10**6  # of starts, splits, permutations and the like; more would run for years
 NESTED = "give np.asarray(x) for one array, or [np.asarray(trial) for trial in x] for a list of trials"
 
 
@@ -71,7 +73,12 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     raise DataError(f"{name} = {shown(value)} is none of {', '.join(map(repr, choices))}{hint}")
 
 
-def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
+def check_seed(seed: Any) -> int:
+    """``seed`` as a Python integer; refuse what generators do not take."""
+    return check_count("seed", seed, 0, LARGEST_SEED)
+
+
+def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> int:
     """``value`` as a Python integer; refuse what is not a whole number from ``least`` to ``most``."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if whole and least <= value <= most:
@@ -123,7 +130,7 @@ def as_generator(seed: int | None, generator: torch.Generator | None) -> torch.G
         return generator
     if generator is not None or seed is None:
         raise DataError("give exactly one of seed and generator")
-    return torch.Generator().manual_seed(check_count("seed", seed, 0))
+    return torch.Generator().manual_seed(check_seed(seed))
 
 
 # ---- systems ---------------------------------------------------------------------------------------------------------

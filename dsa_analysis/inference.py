@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from dsa_analysis.data import DataError, check_count
+from dsa_analysis.data import MOST_REPEATS, DataError, check_count
 
 if TYPE_CHECKING:
     from dsa_analysis.similarity import Similarity
@@ -241,7 +241,7 @@ def _bootstrap(
     system with its own copies. A resampling for which the statistic is undefined, for example if only one system was
     drawn, is drawn again.
     """
-    check_count("n_resamples", n_resamples, 100)
+    check_count("n_resamples", n_resamples, 100, MOST_REPEATS)
     if not 0 < confidence < 1:
         raise DataError(f"confidence = {confidence!r} is not between 0 and 1")
     if replicates is not None:

@@ -30,7 +30,7 @@ from torch import Tensor
 from dsa_analysis.alignment import Alignment, check_starts, comes_later, default_starts, distinct, pairs_at_once
 from dsa_analysis.certificate import spectral_bound
 from dsa_analysis.climb import one_by_one, ordered_conjugate, ordered_norm, ordered_product, ordered_sum
-from dsa_analysis.data import DataError, check_choice, check_count
+from dsa_analysis.data import DataError, check_choice, check_seed
 from dsa_analysis.multistart import CONVERGED, Linear, Prepared, Waves, prepare, solve
 
 Names = tuple[Sequence[str], Sequence[str]]  # of the systems on both sides of P pairs
@@ -85,7 +85,7 @@ def align_jointly(
     Alignment
     """
     check_starts(n_starts)
-    check_count("seed", seed, 0)
+    check_seed(seed)
     check_choice("group", group, ("O", "SO"))
     n, w, device = first.shape[1], state_weight, first.device
     _refuse_zero(first[..., n:], second[..., n:], names)

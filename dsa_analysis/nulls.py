@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from dsa_analysis.compare import compare
 from dsa_analysis.comparison import Comparison, as_comparison
-from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count
+from dsa_analysis.data import MOST_REPEATS, DataError, as_device, as_systems, as_trials, check_choice, check_count
 from dsa_analysis.display import bars_go_to
 from dsa_analysis.metrics import is_matched
 from dsa_analysis.operators import refuse_operators
@@ -138,7 +138,7 @@ def null_distances(
     """
     how = as_comparison(how, choices)
     check_choice("kind", kind, (EXCHANGE, *KINDS))
-    check_count("n", n, 19)
+    check_count("n", n, 19, MOST_REPEATS)
     named = as_systems(systems)
     refuse_operators(named, "null distances are computed from data", matrices=False)
     if len(named) < 2:

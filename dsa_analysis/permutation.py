@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsa_analysis.data import DataError, check_choice, check_count
+from dsa_analysis.data import MOST_REPEATS, DataError, check_choice, check_count, check_seed
 from dsa_analysis.inference import as_distances, as_matched
 from dsa_analysis.similarity import Similarity
 
@@ -261,8 +261,8 @@ def exchangeable(
 
     If ``alike``, a unit is only exchanged with units of the same number of systems.
     """
-    check_count("n_permutations", n_permutations, 99)
-    check_count("seed", seed, 0)
+    check_count("n_permutations", n_permutations, 99, MOST_REPEATS)
+    check_seed(seed)
     for name, given in (("units", units), ("blocks", blocks)):
         if given is not None and len(given) != k:
             raise DataError(f"{name} has {len(given)} labels for {k} systems; give one for each")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dsa_analysis import dmd, driven
 from dsa_analysis.comparison import Comparison, as_comparison
-from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_count
+from dsa_analysis.data import MOST_REPEATS, DataError, as_device, as_systems, as_trials, check_count, check_seed
 from dsa_analysis.display import bars_go_to
 from dsa_analysis.dmd import Operator
 from dsa_analysis.inference import as_distances, refuse_replicates
@@ -75,7 +75,7 @@ def noise_floor(
 
     how = as_comparison(how, choices)
     refuse_without_floor(how)
-    check_count("n_splits", n_splits)
+    check_count("n_splits", n_splits, 1, MOST_REPEATS)
     named = as_systems(systems)
     given = as_inputs(inputs, named)
     trials = {name: as_trials(system, name, as_device(device)) for name, system in named.items()}
@@ -174,8 +174,8 @@ def trial_replicates(
         Systems that are operators, that have a single trial, or that are not those of ``similarity``; inputs that are
         missing, or that do not belong to the systems.
     """
-    check_count("n_replicates", n_replicates)
-    check_count("seed", seed, 0)
+    check_count("n_replicates", n_replicates, 1, MOST_REPEATS)
+    check_seed(seed)
     named = as_systems(systems)
     given = as_inputs(inputs, named)
     trials = {name: as_trials(system, name, as_device(device)) for name, system in named.items()}

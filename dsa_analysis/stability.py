@@ -26,7 +26,16 @@ from tqdm import tqdm
 from dsa_analysis.compare import compare
 from dsa_analysis.comparison import AUTO, Comparison, as_comparison, has_effect
 from dsa_analysis.covariances import directions
-from dsa_analysis.data import DataError, as_device, as_systems, as_trials, check_choice, check_count, check_number
+from dsa_analysis.data import (
+    MOST_REPEATS,
+    DataError,
+    as_device,
+    as_systems,
+    as_trials,
+    check_choice,
+    check_count,
+    check_number,
+)
 from dsa_analysis.display import bars_go_to
 from dsa_analysis.dmd import as_noise_variance, largest_rank, solve, why_not
 from dsa_analysis.inference import Interval, silhouette, spearman, spearman_interval
@@ -176,7 +185,7 @@ def stability(
     if groups is not None:
         _check_groups(groups, len(trials))
     if n_resamples != 0:
-        check_count("n_resamples", n_resamples, 100)
+        check_count("n_resamples", n_resamples, 100, MOST_REPEATS)
     axes, reference = _grid(over, how)
     found, left_out = _all_cells(trials, how, axes, leave_out, progress)
     if reference not in found:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsa_analysis.data import DataError, as_trials, check_choice, check_count
+from dsa_analysis.data import DataError, as_trials, check_choice, check_seed
 
 SHORTEST = 16  # samples of a trial: shorter ones have too few frequencies
 ITERATIONS = 100  # of iaaft, at most; it stops when no value changes place
@@ -49,7 +49,7 @@ def surrogates(trials: Any, kind: str = "phase", *, seed: int) -> Tensor | list[
     """
     check_choice("kind", kind, KINDS)
     parts = [trial.double() for trial in as_trials(trials, "trials")]
-    generator = torch.Generator().manual_seed(check_count("seed", seed, 0))
+    generator = torch.Generator().manual_seed(check_seed(seed))
     for place, trial in enumerate(parts):
         if len(trial) < SHORTEST:
             raise DataError(f"trial {place} has {len(trial)} samples; surrogates need at least {SHORTEST}")

@@ -61,10 +61,13 @@ def unknown(what: str, name: object, known: Iterable[str]) -> MultitaskError:
     return MultitaskError(f"unknown {what} {name!r}: {hint}")
 
 
-def check_whole(name: str, value: object, least: int) -> int:
-    """Return the value if it is a whole number >= ``least``; otherwise raise a `MultitaskError` that names it."""
+def check_whole(name: str, value: object, least: int, most: int = 10**9) -> int:
+    """Return the value if it is a whole number from ``least`` to ``most``; otherwise raise a `MultitaskError`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise MultitaskError(f"{name} = {value!r}: must be a whole number >= {least}")
+    if value > most:
+        told = value if value < 10**20 else f"a number of about 10^{int(math.log10(value))}"
+        raise MultitaskError(f"{name} = {told}: must be at most {most}")
     return value
 
 

@@ -219,6 +219,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             except ConfigError as error:
                 complain(error)
                 return 2
+            except (MemoryError, RuntimeError) as error:
+                if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+                    raise
+                complain(f"not enough memory: {str(error).partition('. Error code')[0]}; what is stored is kept")
+                return 2
         except BaseException as error:
             if stopping.number is None and not isinstance(error, KeyboardInterrupt):
                 raise

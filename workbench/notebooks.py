@@ -272,9 +272,9 @@ async def _execute(notebook: "NotebookNode", path: Path, config: Path, bar: tqdm
             timeout=None,
             record_timing=False,
             coalesce_streams=True,
-            on_notebook_start=lambda **_: signals.follow(client),
             on_cell_executed=lambda **_: bar.update(),
         )
+        client.on_notebook_start = lambda **_: signals.follow(client)
         try:
             await client.async_execute(env=environment)
         except CellExecutionError as error:

@@ -213,7 +213,7 @@ def train_groups(
     from joblib import Parallel, delayed, effective_n_jobs
 
     check_whole("n_networks", n_networks, 1)
-    check_whole("seed", seed, 0)
+    check_whole("seed", seed, 0, 2**63 - 1)
     for key, problem in conflicts(groups, network, training):
         raise MultitaskError(f"{key}: {problem}")
     groups = _needed(groups, names)

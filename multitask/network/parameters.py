@@ -10,6 +10,7 @@ from multitask.scan import ACTIVATIONS
 from multitask.trials import MultitaskError, check_number, check_whole, unknown
 
 LEAKY = ("LeakyRNN", "LeakyGRU")
+MOST_UNITS = 30_000  # recurrent weights of one network then take 3.6 GB
 STARTS = ("diag", "randortho", "randgauss")
 WEIGHT_GROUPS = {
     "input": ("w_in", "b_in"),
@@ -81,7 +82,7 @@ class NetworkParameters:
         if ":" not in str(self.rnn_type) and self.rnn_type not in (*LEAKY, *CELLS):
             raise unknown("network.rnn_type", self.rnn_type, (*LEAKY, *CELLS))
         for name, least in (("n_rnn", 1), ("n_input", 1), ("n_rule", 0), ("n_output", 1)):
-            check_whole(f"network.{name}", getattr(self, name), least)
+            check_whole(f"network.{name}", getattr(self, name), least, MOST_UNITS)
         if self.n_rule >= self.n_input:
             raise MultitaskError(
                 f"network.n_rule = {self.n_rule}: must be below n_input = {self.n_input}, which includes the rule units"

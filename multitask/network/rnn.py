@@ -62,8 +62,8 @@ class LeakyRNN(Shown):
             raise MultitaskError(
                 f"network.rnn_type = {parameters.rnn_type!r} is not {self.rnn_type!r}: use make_network"
             )
-        check_whole("n_networks", n_networks, 1)
-        check_whole("seed", seed, 0)
+        check_whole("n_networks", n_networks, 1, 10_000)
+        check_whole("seed", seed, 0, 2**63 - 1)
         self.parameters = parameters
         device = checked_device(device)
         seeds = (int(s.generate_state(1, np.uint64)[0]) for s in np.random.SeedSequence(seed).spawn(n_networks))

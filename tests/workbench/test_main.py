@@ -87,6 +87,33 @@ def test_interruption_exits_130(config, monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 65.5 TiB"),
+        RuntimeError("can't allocate memory: you tried 9 bytes. Error code 12"),
+    ],
+)
+def test_too_little_memory_is_told_in_one_line(config, monkeypatch, capsys, error):
+    def hungry(*_, **__) -> list[str]:
+        raise error
+
+    monkeypatch.setattr("workbench.notebooks.run_notebooks", hungry)
+    assert main(["run", "--config", str(config.path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("not enough memory: ")
+    assert (said.count("\n"), "Error code" in said) == (1, False)
+
+
+def test_other_errors_of_a_library_are_not_taken_for_a_lack_of_memory(config, monkeypatch):
+    def broken(*_, **__) -> list[str]:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("workbench.notebooks.run_notebooks", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["run", "--config", str(config.path)])
+
+
 def test_interruption_while_modules_load_ends_at_once_with_one_word():
     code = (
         "import os, signal, time\n"
