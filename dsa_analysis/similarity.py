@@ -307,7 +307,11 @@ class Similarity(Views):
         return scaled(self, floor, null)
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to one netCDF file and return its path; an interrupted call leaves no partial file."""
+        """Write everything to one netCDF file and return its path.
+
+        An interrupted call leaves no partial file. If the file cannot be written, the OSError names it, and an earlier
+        file is left as it was.
+        """
         path = Path(path)
         dataset = self.to_xarray()
         for axis, labels, operators in self._sides():
@@ -324,6 +328,8 @@ class Similarity(Views):
             data = bytes(dataset.to_netcdf(engine="h5netcdf"))
             temporary.write_bytes(data + SEAL + hashlib.sha256(data).digest())
             os.replace(temporary, path)
+        except OSError as error:  # its own text does not say where
+            raise OSError(error.errno, error.strerror, str(path)) from error
         finally:
             temporary.unlink(missing_ok=True)
         return path

@@ -61,6 +61,9 @@ def unknown(what: str, name: object, known: Iterable[str]) -> MultitaskError:
     return MultitaskError(f"unknown {what} {name!r}: {hint}")
 
 
+LARGEST_SEED = 2**64 - 1  # that generators of torch take
+
+
 def check_whole(name: str, value: object, least: int, most: int = 10**9) -> int:
     """Return the value if it is a whole number from ``least`` to ``most``; otherwise raise a `MultitaskError`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:

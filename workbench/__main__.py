@@ -53,8 +53,7 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
             progress=not arguments.quiet,
         )
     except multitask.MultitaskError as error:
-        complain(error)
-        return 1
+        return failed(error)
     print(summary(run, ours.training.n_test_batches * ours.training.test_batch_size))
     return 0
 
@@ -101,9 +100,14 @@ def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
                 )
                 print(groups_summary(trained, ours.master, ours.n_test_trials))
     except multitask.MultitaskError as error:
-        complain(error)
-        return 1
+        return failed(error)
     return 0
+
+
+def failed(error: Exception) -> int:
+    """Tell what failed; 2 if files could not be written or read, as with all commands, otherwise 1."""
+    complain(error)
+    return 2 if isinstance(error.__cause__, OSError) else 1
 
 
 def groups_summary(trained: "TrainedGroups", rule: str, n_trials: int) -> str:

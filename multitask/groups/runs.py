@@ -31,7 +31,7 @@ from multitask.network import LeakyRNN, NetworkParameters, make_network
 from multitask.storage import RunFolder
 from multitask.tasks.base import Task, as_task, check_loss
 from multitask.training import Run, TrainingParameters, train
-from multitask.trials import MultitaskError, check_whole, unknown
+from multitask.trials import LARGEST_SEED, MultitaskError, check_whole, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,7 +213,7 @@ def train_groups(
     from joblib import Parallel, delayed, effective_n_jobs
 
     check_whole("n_networks", n_networks, 1)
-    check_whole("seed", seed, 0, 2**63 - 1)
+    check_whole("seed", seed, 0, LARGEST_SEED)
     for key, problem in conflicts(groups, network, training):
         raise MultitaskError(f"{key}: {problem}")
     groups = _needed(groups, names)

@@ -13,7 +13,7 @@ from multitask.network.initial import START_SCALES, glorot, normal, orthogonal
 from multitask.network.parameters import WEIGHT_GROUPS, NetworkParameters
 from multitask.network.plain import PlainLeakyRNN, from_arrays, plain
 from multitask.scan import ACTIVATIONS, Buffers, leaky_scan
-from multitask.trials import MultitaskError, check_whole, checked_device
+from multitask.trials import LARGEST_SEED, MultitaskError, check_whole, checked_device
 
 
 class LeakyRNN(Shown):
@@ -63,7 +63,7 @@ class LeakyRNN(Shown):
                 f"network.rnn_type = {parameters.rnn_type!r} is not {self.rnn_type!r}: use make_network"
             )
         check_whole("n_networks", n_networks, 1, 10_000)
-        check_whole("seed", seed, 0, 2**63 - 1)
+        check_whole("seed", seed, 0, LARGEST_SEED)
         self.parameters = parameters
         device = checked_device(device)
         seeds = (int(s.generate_state(1, np.uint64)[0]) for s in np.random.SeedSequence(seed).spawn(n_networks))

@@ -11,6 +11,7 @@ from multitask.tasks.designs import Conditions
 from multitask.tasks.rules import RuleData, layout, task_of
 from multitask.tasks.timing import MODES, At, Draws, schedule
 from multitask.trials import (
+    LARGEST_SEED,
     RULE_LOSSES,
     MultitaskError,
     Scene,
@@ -146,7 +147,7 @@ def _generator(seed: int | None, generator: torch.Generator | None) -> torch.Gen
     if (seed is None) == (generator is None):
         raise MultitaskError(f"give exactly one of seed and generator, got {'neither' if seed is None else 'both'}")
     if generator is None:
-        return torch.Generator().manual_seed(check_whole("seed", seed, 0, 2**63 - 1))
+        return torch.Generator().manual_seed(check_whole("seed", seed, 0, LARGEST_SEED))
     if generator.device.type != "cpu":
         raise MultitaskError(
             f"generator is on device {generator.device}, but conditions are drawn on the CPU: use torch.Generator()"

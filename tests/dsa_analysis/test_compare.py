@@ -488,3 +488,19 @@ def test_silent_where_there_is_nothing_to_say(systems, capsys):
         warnings.simplefilter("error")
         compare(systems, n_delays=4, rank=2)  # a clear gap in each
     assert capsys.readouterr().out == capsys.readouterr().err == ""
+
+
+def test_file_that_cannot_be_written_is_named_and_the_earlier_one_stays(systems, tmp_path, monkeypatch):
+    similarity = compare(systems, **EMBEDDING)
+    path = similarity.save(tmp_path / "similarity.nc")
+    before = path.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        self.touch()
+        raise OSError(27, "File too large")  # as write does, without a name
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"File too large: '.*similarity.nc'$"):
+        similarity.save(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["similarity.nc"]

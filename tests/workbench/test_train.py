@@ -42,6 +42,16 @@ def test_trains_the_rules_of_the_settings_and_prints_a_row_for_each(tiny, capsys
     assert run.settings["network"]["n_rnn"] == 8
 
 
+def test_full_disk_exits_2_in_one_line(tiny, capsys, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multitask.storage.write_atomically", full)
+    assert main(["train", "--config", str(tiny.path), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"cannot write .*settings\.json: No space left on device; .*\n", said)
+
+
 def test_trained_networks_are_read_the_second_time(tiny, capsys):
     main(["train", "--config", str(tiny.path)])
     log = load_settings(tiny.path).run_folder() / "log.csv"
