@@ -329,7 +329,7 @@ class Similarity(Views):
             temporary.write_bytes(data + SEAL + hashlib.sha256(data).digest())
             os.replace(temporary, path)
         except OSError as error:  # its own text does not say where
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         finally:
             temporary.unlink(missing_ok=True)
         return path
