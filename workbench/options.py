@@ -3,6 +3,8 @@
 import argparse
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from workbench.completion import SHELLS
@@ -42,6 +44,7 @@ class Words(argparse.Action):
     """Takes all words of its own kind; what follows and is none of these is a file."""
 
     pattern, told = "", ""
+    names: Sequence[str] = ()  # of which a word may be a misspelt one
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         own = [value for value in values if re.fullmatch(self.pattern, value)]
@@ -49,6 +52,12 @@ class Words(argparse.Action):
             parser.error(f"argument {option_string}: needs {self.told}; got {values[0]}")
         setattr(namespace, self.dest, [self.read(word) for word in own])
         files = [value for value in values if value not in own]
+        for value in files:
+            near = get_close_matches(value.partition("=")[0].replace("-", "_"), self.names, n=1)
+            if near and not Path(value).exists():
+                parser.error(
+                    f"argument {option_string}: {value} is neither one of these nor a file; did you mean {near[0]}?"
+                )
         namespace.more_files = [*getattr(namespace, "more_files", []), *files]
 
     @staticmethod
@@ -70,12 +79,14 @@ class Axes(Words):
     """Axes of a grid, such as rank=4,6,8."""
 
     pattern = rf"({'|'.join(AXES)})=.+".replace("_", "[_-]")
+    names = AXES
 
 
 class Nulls(Words):
     """Kinds of nulls."""
 
     pattern = "|".join(NULLS)
+    names = NULLS
 
 
 def natural(text: str) -> int:

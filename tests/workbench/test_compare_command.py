@@ -384,6 +384,23 @@ def test_what_can_be_checked_is_checked_before_files_are_read(folder, capsys, mo
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "word", "near"),
+    [
+        ("--stability", "n_dleays=2,3", "n_delays"),
+        ("--stability", "n-trails=3", "n_trials"),
+        ("--null", "shufle_times", "shuffle_times"),
+    ],
+)
+def test_misspelt_word_of_an_option_is_not_taken_for_a_file(folder, capsys, option, word, near):
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", *files(folder), option, word])
+    assert caught.value.code == 2
+    assert (
+        f"argument {option}: {word} is neither one of these nor a file; did you mean {near}?" in capsys.readouterr().err
+    )
+
+
 def test_stability_of_three_files_is_refused(folder, capsys):
     assert main(["compare", *files(folder)[1:], "--stability"]) == 2
     assert "--stability: judges the order of distances, which takes 4 files or more; 3 came" in capsys.readouterr().err
