@@ -189,7 +189,8 @@ def _processes(parameters: EngineParameters) -> Iterator[Futures]:
 def _dask(parameters: EngineParameters) -> Iterator[Futures]:
     distributed, address = _imported("distributed"), parameters.address
     if address is not None:
-        with _loop() as loop, _workers(address, loop, parameters, lambda: f"start workers of {address}") as backend:
+        # with a loop of its own, which a client closes that finds no scheduler
+        with _workers(address, None, parameters, lambda: f"start workers of {address}") as backend:
             yield backend
         return
     deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # only the driver handles Ctrl-C

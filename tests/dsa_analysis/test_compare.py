@@ -318,7 +318,7 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(failing, angular, tmp_
         raise OSError("no space left on device")
 
     monkeypatch.setattr(failing, fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OSError, match=r"no space left on device: '.*s.nc'$"):
         replace(angular, distances=angular.distances * 2).save(path)
     assert [file.name for file in tmp_path.iterdir()] == ["s.nc"]
     assert path.read_bytes() == before
@@ -488,19 +488,3 @@ def test_silent_where_there_is_nothing_to_say(systems, capsys):
         warnings.simplefilter("error")
         compare(systems, n_delays=4, rank=2)  # a clear gap in each
     assert capsys.readouterr().out == capsys.readouterr().err == ""
-
-
-def test_file_that_cannot_be_written_is_named_and_the_earlier_one_stays(systems, tmp_path, monkeypatch):
-    similarity = compare(systems, **EMBEDDING)
-    path = similarity.save(tmp_path / "similarity.nc")
-    before = path.read_bytes()
-
-    def full(self: Path, data: bytes) -> int:
-        self.touch()
-        raise OSError(27, "File too large")  # as write does, without a name
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"File too large: '.*similarity.nc'$"):
-        similarity.save(path)
-    assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["similarity.nc"]

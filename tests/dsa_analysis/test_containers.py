@@ -13,7 +13,7 @@ import xarray as xr
 
 from dsa_analysis import DataError, omit_trials
 from dsa_analysis.containers import check_memory, memory
-from dsa_analysis.data import as_trials, check_choice, check_count, check_flag, check_number, shown
+from dsa_analysis.data import as_trials, check_choice, check_count, check_flag, check_number, check_seed, shown
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_counts_that_no_machine_holds_are_refused(value):
     with pytest.raises(
         DataError, match=r"seed = .* is not a whole number of at least 0 and at most 9223372036854775807"
     ):
-        check_count("seed", value, 0)
+        check_seed(value)
     with pytest.raises(DataError, match=r"n_starts = .* and at most 1000"):
         check_count("n_starts", value, 1, 1000)
 

@@ -403,7 +403,7 @@ def test_trials_with_nan_are_kept_where_asked_and_change_no_other(tmp_path, tria
     [
         ({"smooth": 20}, "smooth = 20 ms needs a sampling rate; give sampling_rate in Hz"),
         ({"smooth": -1, "sampling_rate": 1}, "smooth = -1 is not a time in ms of at least 0"),
-        ({"decimate": 10**14}, "a.npy, trial 0 has 50 samples; decimate = 100000000000000 leaves none"),
+        ({"decimate": 10**14}, "decimate = 100000000000000 is not a whole number of at least 1 and at most 1000000000"),
         ({"decimate": 10**20}, "decimate = 100000000000000000000 is not a whole number of at least 1 and at most"),
         ({"zscore": "no"}, "zscore = 'no' is neither True nor False"),
         ({"variable": 3}, "variable = 3 is no text"),

@@ -206,7 +206,7 @@ def test_pages_of_the_slurm_scheduler_are_for_this_machine_alone(tmp_path, monke
     """Jobs reach the scheduler itself over the network; this needs no SLURM, because no job is submitted."""
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
     before = {c.laddr for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN}
-    with _submitting(engine_parameters("slurm", tmp_path).slurm) as cluster:
+    with _submitting(engine_parameters("slurm", tmp_path).slurm, None) as cluster:
         heard = {c.laddr for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN} - before
         scheduler = int(cluster.scheduler_address.rsplit(":", 1)[1])
     pages = {address.ip for address in heard if address.port != scheduler}
@@ -268,12 +268,12 @@ def test_driver_that_is_stopped_or_killed_leaves_no_worker_and_a_rerun_does_the_
     folder = tmp_path / "disturbed"
     folder.mkdir()
 
-    driver = Driver(starter, kind, folder, 10)
+    driver = Driver(starter, kind, folder, 60)
     assert driver.end(signal.SIGINT, whole_group=True) == 130
     until(lambda: not any(map(alive, driver.workers)), "workers outlive their driver", seconds=5)
     assert queue is None or jobs(queue) == []
 
-    driver = Driver(starter, kind, folder, 10)
+    driver = Driver(starter, kind, folder, 60)
     driver.end(signal.SIGKILL)
     until(lambda: not any(map(alive, driver.workers)), "workers outlive their driver", seconds=20)
     if queue is not None:
@@ -281,9 +281,9 @@ def test_driver_that_is_stopped_or_killed_leaves_no_worker_and_a_rerun_does_the_
 
     finished = len(content(folder))
     began = len(starts(folder))
-    assert errands(folder, 10, seconds=0) == list(range(10))  # here, in order
-    assert len(starts(folder)) - began == 10 - finished
-    assert content(folder) == undisturbed(tmp_path / "undisturbed", 10)
+    assert errands(folder, 60, seconds=0) == list(range(60))  # here, in order
+    assert len(starts(folder)) - began == 60 - finished
+    assert content(folder) == undisturbed(tmp_path / "undisturbed", 60)
 
 
 @pytest.mark.parametrize("kind", kinds("processes", "dask", "slurm"))
