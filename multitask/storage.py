@@ -133,8 +133,7 @@ class RunFolder:
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, together with `provenance`."""
         written = {**settings, **provenance()}
-        whole = {**written, "sha256": _digest(json.loads(json.dumps(written)))}
-        self._write(self.path / "settings.json", json.dumps(whole, indent=2).encode())
+        self._write(self.path / "settings.json", json.dumps({**written, "sha256": _digest(written)}, indent=2).encode())
 
     # ---- log -----------------------------------------------------------------------------------------------------
 
@@ -154,7 +153,7 @@ class RunFolder:
 
         path = self.path / "log.csv"
         try:
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 text = pd.DataFrame(rows).to_csv(index=False, header=file.tell() == 0)
                 file.write(text)
                 file.flush()

@@ -53,7 +53,7 @@ def train(arguments: argparse.Namespace, settings: "Settings") -> int:
             progress=not arguments.quiet,
         )
     except multitask.MultitaskError as error:
-        return failed(error)
+        return untrained(error)
     print(summary(run, ours.training.n_test_batches * ours.training.test_batch_size))
     return 0
 
@@ -100,12 +100,12 @@ def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
                 )
                 print(groups_summary(trained, ours.master, ours.n_test_trials))
     except multitask.MultitaskError as error:
-        return failed(error)
+        return untrained(error)
     return 0
 
 
-def failed(error: Exception) -> int:
-    """Tell what failed; 2 if files could not be written or read, as with all commands, otherwise 1."""
+def untrained(error: Exception) -> int:
+    """Tell why a training failed; 2 if files could not be written or read, as with all commands, otherwise 1."""
     complain(error)
     return 2 if isinstance(error.__cause__, OSError) else 1
 

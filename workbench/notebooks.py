@@ -185,9 +185,11 @@ def run_notebooks(
     folder = settings.results / "notebooks"
     settings.save(folder / "config.yaml")
     handlers = {number: signal.getsignal(number) for number in STOPPING}
-    errors, came = asyncio.run(_run_all(notebooks, sources, folder, in_place, progress, at_once))
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    try:
+        errors, came = asyncio.run(_run_all(notebooks, sources, folder, in_place, progress, at_once))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     if came is not None and callable(handlers[came]):
         signal.raise_signal(came)  # the caller's own handler knows what to do
     if INTERRUPTED in errors.values():
@@ -316,7 +318,7 @@ class _Signals:
         """A kernel has started."""
         self.running.append(client)
         if self.came is not None:
-            _interrupt(client)
+            _interrupt_cell(client)
 
     def leave(self, client: "NotebookClient") -> None:
         self.running = [other for other in self.running if other is not client]
@@ -326,10 +328,10 @@ class _Signals:
         self.came = number
         self.listen()
         for client in self.running:
-            _interrupt(client)
+            _interrupt_cell(client)
 
 
-def _interrupt(client: "NotebookClient") -> None:
+def _interrupt_cell(client: "NotebookClient") -> None:
     os.kill(client.km.provisioner.pid, signal.SIGINT)  # type: ignore[union-attr]
 
 

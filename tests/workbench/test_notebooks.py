@@ -192,11 +192,13 @@ def test_interruption_ends_the_run_and_its_kernels_and_leaves_the_copies(setting
         wait_until(lambda: all((tmp_path / name).exists() for name in running))
         os.kill(os.getpid(), stop)
 
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     user = threading.Thread(target=interrupt)
     user.start()
     with pytest.raises(KeyboardInterrupt):
         run_notebooks(paths, settings, at_once=at_once)
     user.join()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert not (tmp_path / last).exists()
     assert not (settings.results / "notebooks" / f"{last}.ipynb").exists()
     for name in running:
@@ -208,7 +210,10 @@ def test_interruption_ends_the_run_and_its_kernels_and_leaves_the_copies(setting
 
 def test_notebooks_run_at_the_same_time(settings, tmp_path):
     """Each waits for the other, and says so."""
-    meeting = "import os, time\nopen({mine!r}, 'w')\nwhile not os.path.exists({other!r}): time.sleep(0.05)\n"
+    meeting = (
+        "import os, time\nopen({mine!r}, 'w')\nend = time.monotonic() + 60\n"
+        "while not os.path.exists({other!r}):\n    assert time.monotonic() < end\n    time.sleep(0.05)\n"
+    )
     here = write(tmp_path / "here.ipynb", meeting.format(mine="here", other="there"))
     there = write(tmp_path / "there.ipynb", meeting.format(mine="there", other="here"))
     assert run_notebooks([here, there], settings, at_once=2) == []
