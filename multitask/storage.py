@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+KEYS = ("rules", "network", "training", "n_networks", "seed", "start")  # of settings
 PROVENANCE = ("format", "versions", "threads", "machine", "created")  # stored with the settings, but not compared
 
 
@@ -82,8 +83,9 @@ class RunFolder:
         path = self.path / "settings.json"
         try:
             settings: dict[str, Any] = json.loads(path.read_bytes())
-            sha256 = settings.pop("sha256", None)  # earlier versions wrote none
-            as_written = sha256 in (None, _digest(settings))
+            sha256 = settings.pop("sha256", None)
+            # earlier versions wrote no digest: then there are only keys that they knew, and none that is half of it
+            as_written = sha256 == _digest(settings) if sha256 is not None else set(settings) <= {*KEYS, *PROVENANCE}
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
