@@ -88,6 +88,8 @@ if __name__ == "__main__":
     sys.modules["workbench.settings"] = SimpleNamespace(**names)
     import workbench.engine  # noqa: F401  (once for all drivers)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+
     for line in sys.stdin:
         if not (pid := os.fork()):
             os.setsid()

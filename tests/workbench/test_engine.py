@@ -268,12 +268,12 @@ def test_driver_that_is_stopped_or_killed_leaves_no_worker_and_a_rerun_does_the_
     folder = tmp_path / "disturbed"
     folder.mkdir()
 
-    driver = Driver(starter, kind, folder, 60)
+    driver = Driver(starter, kind, folder, 10)
     assert driver.end(signal.SIGINT, whole_group=True) == 130
     until(lambda: not any(map(alive, driver.workers)), "workers outlive their driver", seconds=5)
     assert queue is None or jobs(queue) == []
 
-    driver = Driver(starter, kind, folder, 60)
+    driver = Driver(starter, kind, folder, 10)
     driver.end(signal.SIGKILL)
     until(lambda: not any(map(alive, driver.workers)), "workers outlive their driver", seconds=20)
     if queue is not None:
@@ -281,9 +281,9 @@ def test_driver_that_is_stopped_or_killed_leaves_no_worker_and_a_rerun_does_the_
 
     finished = len(content(folder))
     began = len(starts(folder))
-    assert errands(folder, 60, seconds=0) == list(range(60))  # here, in order
-    assert len(starts(folder)) - began == 60 - finished
-    assert content(folder) == undisturbed(tmp_path / "undisturbed", 60)
+    assert errands(folder, 10, seconds=0) == list(range(10))  # here, in order
+    assert len(starts(folder)) - began == 10 - finished
+    assert content(folder) == undisturbed(tmp_path / "undisturbed", 10)
 
 
 @pytest.mark.parametrize("kind", kinds("processes", "dask", "slurm"))
