@@ -39,8 +39,8 @@ class NetworkParameters:
     w_rec_init : "diag", "randortho" or "randgauss"
         Initial recurrent weights: s I, s times a random orthogonal matrix, or N(0, s^2 / n_rnn). LeakyRNN only.
     w_rec_scale : float > 0, or None
-        s, for LeakyRNN and LowRank. None uses 0.5, or 1 for tanh and 0.01 for power. An untrained relu network with
-        s = 0.9 keeps its state for about a second.
+        s, for LeakyRNN, LowRank and Dale. None uses 0.5, or 1 for tanh and 0.01 for power; 0.9 for Dale. An untrained
+        relu network with s = 0.9 keeps its state for about a second.
     dt, tau : float, ms, 0 < dt <= tau
         Length of a time step, and time constant of a unit; tau matters in LeakyRNN, LeakyGRU, LowRank and Dale only.
     sigma_rec : float >= 0

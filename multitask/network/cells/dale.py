@@ -12,7 +12,8 @@ from multitask.trials import MultitaskError
 if TYPE_CHECKING:
     from multitask.network.parameters import NetworkParameters
 
-RADIUS = 0.5  # spectral radius of the initial connectivity, near which s lasts twice its time constant
+LOOP = 0.9  # initial weight of an excitatory unit onto itself: its state lasts ten time constants
+RADIUS = 0.1  # spectral radius of the moduli of the other initial weights; with the loops at most 1: nothing grows
 
 
 class Dale(Cell):
@@ -22,10 +23,12 @@ class Dale(Cell):
 
     with alpha = dt / tau. D is diagonal, 1 for the first units (excitatory) and -1 for the others. The moduli are those
     of a Gaussian matrix, those of the inhibitory rows multiplied by n_excitatory / n_inhibitory so that excitation and
-    inhibition balance; then all are scaled to spectral radius 0.5. Song et al. take max(0, W) in place of |W|, which
-    leaves weights at 0 for good, and let only excitatory units reach the outputs. Here all units do. Weights of one
-    sign act together, so that a step of the optimiser that moves all of them moves the strength of the recurrence N
-    times as far: without the division by N, networks diverge within some tens of steps.
+    inhibition balance, and scaled to spectral radius 0.1. Then each excitatory unit gets the weight s onto itself,
+    which is ``w_rec_scale``, or 0.9: without memory at the start, tasks that need one are hardly learned. Song
+    et al. take max(0, W) in place of |W|, which leaves weights at 0 for good, and let only excitatory units reach the
+    outputs. Here all units do. Weights of one sign act together, so that a step of the optimiser that moves all of them
+    moves the strength of the recurrence N times as far: without the division by N, networks diverge within some tens of
+    steps.
 
     Parameters
     ----------
@@ -54,8 +57,10 @@ class Dale(Cell):
         n, n_e = self.n_units, self.n_excitatory
         w_in, w_rec = glorot(self.n_input, n, generator), normal(n, n, generator).abs()
         w_rec[n_e:] *= n_e / (n - n_e)
-        radius = torch.linalg.eigvals(self.signs * w_rec / n).abs().max()
-        return {"w_in": w_in, "w_rec": w_rec * (RADIUS / radius), "b": torch.zeros(1, n)}
+        radius = torch.linalg.eigvals(w_rec / n).abs().max()
+        w_rec *= RADIUS / radius
+        w_rec.diagonal()[:n_e] = n * (self.parameters.w_rec_scale or LOOP)
+        return {"w_in": w_in, "w_rec": w_rec, "b": torch.zeros(1, n)}
 
     def prepare(self, w: Weights) -> Weights:
         """``w_rec`` with the signs of its units, divided by N."""

@@ -46,11 +46,15 @@ class LinearScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         a, h = ctx.saved_tensors
-        later = torch.cat([a[:, 1:], torch.zeros_like(a[:, :1])], 1).conj()  # a_{t+1}
-        run = _in_parallel if ctx.parallel else _in_sequence
-        g = run(later.flip(1), gradient.flip(1)).flip(1)
-        before = torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1)
-        return before.conj() * g, g, None
+        if ctx.parallel:
+            later = torch.cat([a[:, 1:], torch.zeros_like(a[:, :1])], 1).conj()  # a_{t+1}
+            g = _in_parallel(later.flip(1), gradient.flip(1)).flip(1)
+        else:
+            g = _backwards(a, gradient)
+        d_a = torch.empty_like(g)
+        d_a[:, 0] = 0
+        torch.mul(h[:, :-1].conj(), g[:, 1:], out=d_a[:, 1:])
+        return d_a, g, None
 
 
 def _in_sequence(a: Tensor, b: Tensor) -> Tensor:
@@ -59,6 +63,15 @@ def _in_sequence(a: Tensor, b: Tensor) -> Tensor:
     for t in range(1, b.shape[1]):
         torch.addcmul(b[:, t], a[:, t], h[:, t - 1], out=h[:, t])
     return h
+
+
+def _backwards(a: Tensor, gradient: Tensor) -> Tensor:
+    """g_t. Arrays are read backwards where they lie: reversed copies of them would take longer than the sums."""
+    g = torch.empty_like(gradient)
+    g[:, -1] = gradient[:, -1]
+    for t in reversed(range(g.shape[1] - 1)):
+        torch.addcmul(gradient[:, t], a[:, t + 1].conj(), g[:, t + 1], out=g[:, t])
+    return g
 
 
 def _in_parallel(a: Tensor, b: Tensor) -> Tensor:
