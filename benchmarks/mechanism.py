@@ -154,14 +154,14 @@ STATIC = ("CKA", "Procrustes")
 
 def neighbours(distances: np.ndarray, kinds: Sequence[str]) -> float:
     """Fraction of systems whose nearest other system is of their kind."""
-    apart, kinds = np.where(np.eye(len(distances), dtype=bool), np.inf, distances), np.asarray(kinds)
-    return float((kinds[apart.argmin(1)] == kinds).mean())
+    apart = np.where(np.eye(len(distances), dtype=bool), np.inf, distances)
+    return float(np.mean([kinds[near] == kind for near, kind in zip(apart.argmin(1), kinds, strict=True)]))
 
 
 def related(distances: np.ndarray, kinds: Sequence[str]) -> float:
     """`neighbours` among the two mechanisms that are nearest in kind: relu units, trained or frozen."""
-    at = np.isin(kinds, ("relu", "frozen"))
-    return neighbours(distances[np.ix_(at, at)], np.asarray(kinds)[at])
+    at = [k for k, kind in enumerate(kinds) if kind in ("relu", "frozen")]
+    return neighbours(distances[np.ix_(at, at)], [kinds[k] for k in at])
 
 
 def explained(distances: np.ndarray, kinds: Sequence[str]) -> float:
