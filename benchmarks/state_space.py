@@ -176,10 +176,9 @@ def groups(settings: Settings, cells: Sequence[str], seeds: Sequence[int], worke
     engine = dataclasses.replace(settings.engine, kind="processes", workers=workers)
     for cell in cells:
         network = dataclasses.replace(settings.groups.network, rnn_type=cell)
-        own = dataclasses.replace(
-            settings, engine=engine, groups=dataclasses.replace(settings.groups, network=network, seeds=tuple(seeds))
-        )
-        studies = [GroupStudy(own, seed, progress=False).complete() for seed in seeds]
+        own = dataclasses.replace(settings.groups, network=network, seeds=tuple(seeds))
+        ours = dataclasses.replace(settings, engine=engine, groups=own, results=FOLDER / "groups" / cell)
+        studies = [GroupStudy(ours, seed, progress=False).complete() for seed in seeds]
         judged = verdicts(studies)
         yield f"\n{cell}, seeds {seeds}\n\n| what | seen | claim | verdict |\n|---|---|---|---|"
         yield from (f"| {line.what} | {line.seen} | {line.claim} | {line.verdict} |" for line in judged.itertuples())
