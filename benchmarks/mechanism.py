@@ -3,7 +3,8 @@
 The same three rules, learnt equally well by five mechanisms: which distance tells the mechanism? Four networks of each
 mechanism learn for each seed. A measure does well if networks of one mechanism are nearer to each other than to others:
 AUROC, fraction of nearest neighbours of the same mechanism, and R2 of PERMANOVA, each with Student's interval over
-seeds. Delays, rank and horizon of DSA are chosen on the seed of the choice, from trials without their kinds.
+seeds. Delays, rank and horizon of DSA are chosen on the seed of the choice: automatically, from trials without their
+kinds, and as the cell of a grid that tells the mechanisms of that seed best.
 
 Trials are matched (the same inputs for all networks) or unmatched (inputs of their own). Static measures need matched
 trials; beside unmatched ones they see the grid of test trials, whose times and directions are the same for all.
@@ -13,6 +14,7 @@ is read, and what was cut short goes on.
 
 import argparse
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ from multitask import (
 FOLDER = ROOT / "results" / "benchmarks" / "mechanism"
 RULES = ("fdgo", "delaygo", "delayanti")
 N_NETWORKS, N_BATCHES, N_TRIALS = 4, 4, 16  # networks of a mechanism; batches of a rule, each with its own event times
+RANKS, HORIZONS = (5, 9, 15), (50.0, 100.0, 250.0, 500.0)  # ms; the grid of the best cells, without delays
 NOISE, PRIVATE = 0.01, 10_000  # of the inputs; added to the seed of the trials for that of the private noise
 LEAST = 0.95  # performance on the worst rule, so that networks differ in mechanism and not in what they can do
 BASE = NetworkParameters(n_rnn=64, dt=50.0)
@@ -131,14 +134,15 @@ def hidden(network: LeakyRNN, rule: str, seed: int, mode: str, noise: torch.Gene
     return network(batch.inputs, generator=noise)[1][0]
 
 
-def measures(chosen: Comparison) -> dict[str, Comparison]:
-    """All measures, by name."""
-    ahead = f"DSA, {chosen.horizon:g} ms ahead"
+def measures(settings: Sequence[Comparison]) -> dict[str, Comparison]:
+    """All measures, by name; from the settings by the automatic choice, and the best ones of the two metrics."""
+    chosen, best, best_size = settings
     return {
-        ahead: chosen,
-        "size kept": chosen.override(metric="frobenius"),
-        "eigenvalues": chosen.override(metric="spectral"),
-        "DSA, one sample ahead": chosen.override(horizon=None, steps_ahead=1),
+        "DSA, automatic choice": chosen,
+        "DSA, size kept, automatic choice": chosen.override(metric="frobenius"),
+        "eigenvalues, automatic choice": chosen.override(metric="spectral"),
+        "DSA, best cell": best,
+        "DSA, size kept, best cell": best_size,
         "CKA": Comparison(metric="cka"),
         "Procrustes": Comparison(metric="procrustes"),
         "principal variances": Comparison(metric="principal_variances"),
@@ -146,6 +150,8 @@ def measures(chosen: Comparison) -> dict[str, Comparison]:
     }
 
 
+OURS = ("DSA, automatic choice", "DSA, size kept, best cell")
+RIVALS = ("CKA", "Procrustes", "principal variances", "autocorrelations of units")
 STATIC = ("CKA", "Procrustes")
 
 
@@ -177,25 +183,32 @@ SCORES: dict[str, Callable[[np.ndarray, Sequence[str]], float]] = {
 }
 
 
-def scored(seed: int, matched: bool, chosen: Comparison) -> dict[str, dict[str, float]]:
+def scored(seed: int, matched: bool, settings: Sequence[Comparison]) -> dict[str, dict[str, float]]:
     """All scores of all measures on one seed."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     trials, found = recorded(seed, "random", matched), {}
     grid = trials if matched else recorded(seed, "test", matched=True)
     kinds = [name.rsplit(" ", 1)[0] for name in trials]
-    for name, how in measures(chosen).items():
+    for name, how in measures(settings).items():
         distances = compare(grid if name in STATIC else trials, how=how, progress=False).distances
         found[name] = {score: of(distances, kinds) for score, of in SCORES.items()}
     return found
 
 
-def chosen_on(seed: int) -> Comparison:
-    """Delays, rank and horizon by the automatic choice."""
+def chosen_on(seed: int) -> list[Comparison]:
+    """Delays, rank and horizon by the automatic choice, and by the AUROC of mechanisms with and without the size."""
     systems = recorded(seed, "random", matched=False)
-    return choose_embedding(
-        systems, Comparison(dt=BASE.dt, n_starts=8), n_delays="auto", rank="auto", horizon="auto", progress=False
-    ).how
+    kinds = [name.rsplit(" ", 1)[0] for name in systems]
+    base = Comparison(dt=BASE.dt, n_starts=8)
+    found = [
+        choose_embedding(systems, base, n_delays="auto", rank="auto", horizon="auto", progress=False).how,
+    ]
+    for metric in ("angular", "frobenius"):
+        cells = [base.override(metric=metric, n_delays=1, rank=r, horizon=h) for r in RANKS for h in HORIZONS]
+        scores = [auroc(compare(systems, how=cell, progress=False), kinds) for cell in cells]
+        found.append(cells[int(np.argmax(scores))])
+    return found
 
 
 def table(found: Sequence[dict[str, dict[str, float]]]) -> Iterator[str]:
@@ -208,12 +221,11 @@ def table(found: Sequence[dict[str, dict[str, float]]]) -> Iterator[str]:
 
 
 def differences(found: Sequence[dict[str, dict[str, float]]], score: str = "AUROC") -> Iterator[str]:
-    """DSA less each other measure, seed by seed."""
-    ours, *others = found[0]
-    for other in others:
+    """Ours less each rival, seed by seed."""
+    for ours, other in itertools.product(OURS, RIVALS):
         gain = mean_interval([of[ours][score] - of[other][score] for of in found])
         verdict = "met" if gain.low > 0 else "not met" if gain.high < 0 else "undecided"
-        yield f"{score}: {ours} above {other}: {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {verdict}"
+        yield f"{score}, {ours} above {other}: {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {verdict}"
 
 
 def main() -> None:
@@ -234,9 +246,8 @@ def main() -> None:
             short = "" if worst.min() >= LEAST else f", **below {LEAST:g}**"
             print(f"| {kind} | {seed} | {' '.join(f'{p:.3f}' for p in worst)}{short} | {seconds:.0f} |", flush=True)
     chosen = chosen_on(arguments.choice_seed)
-    print(
-        f"\nchosen on seed {arguments.choice_seed}: {chosen.n_delays} delays, rank {chosen.rank}, {chosen.horizon:g} ms"
-    )
+    cells = [f"{how.n_delays} delays, rank {how.rank}, {how.horizon:g} ms" for how in chosen]
+    print(f"\nchosen on seed {arguments.choice_seed}: automatic {cells[0]}; best {cells[1]}; size kept {cells[2]}")
     for matched in (True, False):
         found = parallel(joblib.delayed(scored)(seed, matched, chosen) for seed in arguments.seeds)
         print(f"\n{'Matched' if matched else 'Unmatched'} trials, {len(found)} seeds, mean and 95 % interval:\n")

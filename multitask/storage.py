@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -357,7 +357,7 @@ def provenance() -> dict[str, Any]:
         "format": FORMAT,
         "versions": {
             "python": platform.python_version(),
-            **{package: version(package) for package in ("compute-alike", "torch", "numpy")},
+            **{package: _version(package) for package in ("compute-alike", "torch", "numpy")},
         },
         "threads": torch.get_num_threads(),
         "machine": {
@@ -368,6 +368,14 @@ def provenance() -> dict[str, Any]:
         },
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def _version(package: str) -> str:
+    """Version of a package; none is known of one that is on the path without being installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def write_atomically(path: Path, data: bytes) -> None:

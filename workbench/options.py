@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.completion import SHELLS
-from workbench.terminal import called
+from workbench.terminal import called, program
 
 CHOICE = "choice_"  # what the names of these options begin with in the namespace; --window is one of the files
 OPTIONS = {"window": "--delay-window"}
@@ -34,9 +34,7 @@ class Version(argparse.Action):
     """Shows the version, which takes a moment to find."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        from importlib.metadata import version
-
-        print(f"compute-alike {version('compute-alike')}")
+        print(program())
         parser.exit()
 
 

@@ -24,6 +24,16 @@ def styled(text: str, kind: str, stream: TextIO) -> str:
     return text if plain else f"\033[{CODES[kind]}m{text}\033[0m"
 
 
+def program() -> str:
+    """Name and version; a folder on the path that is not installed has no version."""
+    from importlib.metadata import PackageNotFoundError, version  # takes a moment
+
+    try:
+        return f"compute-alike {version('compute-alike')}"
+    except PackageNotFoundError:
+        return "compute-alike (not installed)"
+
+
 def complain(text: object, kind: str = "error") -> None:
     """Write one message to stderr."""
     print(styled(str(text), kind, sys.stderr), file=sys.stderr)

@@ -10,12 +10,13 @@ import re
 import resource
 import signal
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
 
-from multitask.storage import RunFolder, open_for_training, tensors_sha256, write_atomically
+from multitask.storage import RunFolder, open_for_training, provenance, tensors_sha256, write_atomically
 from multitask.trials import MultitaskError
 
 FORK = multiprocessing.get_context("fork")  # children that start at once, with torch loaded
@@ -293,6 +294,14 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_runs_of_a_package_that_is_not_installed_say_so(monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
+    assert provenance()["versions"]["compute-alike"] == "not installed"
 
 
 def test_settings_come_back_with_what_made_them(folder):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,19 @@ def test_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as done:
         main(["--version"])
     assert done.value.code == 0
-    assert capsys.readouterr().out.startswith("compute-alike ")
+    assert capsys.readouterr().out == f"compute-alike {version('compute-alike')}\n"
+
+
+def test_folder_on_the_path_that_is_not_installed_has_no_version(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.metadata.distribution", _missing)
+    with pytest.raises(SystemExit) as done:
+        main(["--version"])
+    assert done.value.code == 0
+    assert capsys.readouterr().out == "compute-alike (not installed)\n"
+
+
+def _missing(name: str) -> None:
+    raise PackageNotFoundError(name)
 
 
 # ---- options and files in any order ----------------------------------------------------------------------------------

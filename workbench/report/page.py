@@ -5,8 +5,9 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from workbench.terminal import program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,6 +188,6 @@ def render(
             subtitle=subtitle,
             sections=[section for section in sections if section is not None],
             command=command,
-            made=f"{time.strftime('%Y-%m-%d %H:%M')}{took}; compute-alike {version('compute-alike')}",
+            made=f"{time.strftime('%Y-%m-%d %H:%M')}{took}; {program()}",
         )
     )
