@@ -132,10 +132,7 @@ class CellNetwork(LeakyRNN):
     ) -> tuple[Tensor, Tensor]:
         """States and drive, (network, time, trial, .), for inputs (network or 1, time, trial, input)."""
         p = self.parameters
-        *w_in, b = self._input_weights()
-        rows = x.flatten(1, 2).expand(self.n_networks, -1, -1)
-        drive = torch.baddbmm(b, rows, torch.cat(w_in, 1)).unflatten(1, x.shape[1:3])
-        noise = None
+        drive, noise = self._drives(x), None
         if generator is not None and p.noise_sd:
             shape = (*drive.shape[:-1], self.n_state)
             noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)

@@ -47,9 +47,7 @@ class LeakyGRU(LeakyRNN):
     def _run(self, x: Tensor, generator: torch.Generator | None, buffers: Buffers | None) -> tuple[Tensor, Tensor]:
         """Loop over time, differentiated by autograd; ``buffers`` is not used."""
         p = self.parameters
-        *w_in, b = self._input_weights()
-        rows = x.flatten(1, 2).expand(self.n_networks, -1, -1)
-        drive = torch.baddbmm(b, rows, torch.cat(w_in, 1)).unflatten(1, x.shape[1:3])  # (network, time, trial, gates)
+        drive = self._drives(x)
         if generator is not None and p.noise_sd:
             noise = torch.randn(*drive.shape[:-1], p.n_rnn, generator=generator, device=self.device, dtype=self.dtype)
             drive = drive + torch.nn.functional.pad(p.noise_sd * noise, (2 * p.n_rnn, 0))

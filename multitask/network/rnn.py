@@ -357,9 +357,9 @@ class LeakyRNN(Shown):
         return {name: weight.float() for name, weight in start.items()}
 
     def _run(self, x: Tensor, generator: torch.Generator | None, buffers: Buffers | None) -> tuple[Tensor, Tensor]:
-        p, ones = self.parameters, x.new_ones(*x.shape[:-1], 1)
+        p = self.parameters
         return leaky_scan(
-            torch.cat([x, ones], -1),
+            _with_ones(x),
             torch.cat(self._input_weights(), 1),
             self.weights["w_rec"],
             self.weights["w_out"],
@@ -376,6 +376,11 @@ class LeakyRNN(Shown):
         w = self.weights
         rule = w["mixing"] @ w["w_rule"] if "mixing" in w else w["w_rule"]
         return w["w_in"], rule, w["b"] + w["b_in"] if "b_in" in w else w["b"]
+
+    def _drives(self, x: Tensor) -> Tensor:
+        """x W_in + b at all times, (network, time, trial, .), for inputs (network or 1, time, trial, input)."""
+        rows = _with_ones(x).flatten(1, 2).expand(self.n_networks, -1, -1)
+        return torch.bmm(rows, torch.cat(self._input_weights(), 1)).unflatten(1, x.shape[1:3])
 
     def _drive(self, hidden: Tensor, inputs: Tensor) -> Tensor:
         """x W_in + b, for inputs that broadcast to hidden."""
@@ -394,3 +399,8 @@ class LeakyRNN(Shown):
 
     def _f(self, z: Tensor) -> Tensor:
         return ACTIVATIONS[self.parameters.activation].f(z)
+
+
+def _with_ones(x: Tensor) -> Tensor:
+    """Inputs with one more that is always 1, whose weight is the bias: adding it later costs a pass over the drive."""
+    return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
