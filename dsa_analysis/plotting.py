@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, Rectangle
@@ -37,6 +38,8 @@ COLORS = (  # "colorblind" of seaborn
 DISTANCES = "magma_r"  # colour map of distances
 NUMBERED = 10  # systems up to which cells of a matrix show their numbers
 LONGEST = 28  # characters of a name in a figure; longer ones are cut in the middle
+STARTS = (13, 20, 6)  # characters kept before the cut, in the order in which they are tried
+NAMED = "name: "  # begins the ids of artists that stand for a system
 
 
 def group_colors(groups: Sequence[str]) -> dict[str, Any]:
@@ -54,9 +57,13 @@ def new_axes(size: tuple[float, float]) -> Axes:
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 
-def shortened(name: str) -> str:
-    """A name for a figure: long ones keep their beginning and their end."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 1]}…{name[-LONGEST // 2 :]}"
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names for a figure: long ones are cut in the middle, where they stay different; otherwise they get a number."""
+    for start in STARTS:
+        cut = [n if len(n) <= LONGEST else f"{n[:start]}…{n[start + 1 - LONGEST :]}" for n in names]
+        if len(set(cut)) == len(set(names)):
+            return cut
+    return [n if len(n) <= LONGEST else f"{n[: LONGEST - 5]}… {k}" for k, n in enumerate(names, 1)]
 
 
 def tree(similarity: "Similarity") -> np.ndarray:
@@ -150,13 +157,20 @@ def plot_distances(
         axes.spines[:].set_visible(False)
         axes.set(xlim=(-1.4 * width, k), ylim=(k, -1.4 * width))
     if names or (names is None and groups is None):
-        texts = [shortened(similarity.labels[index]) for index in order]
-        font: dict[str, Any] = {"fontsize": _fitting(axes, k), "parse_math": False}
-        axes.set_xticks(np.arange(k) + 0.5, texts, rotation=90, **font)
-        axes.set_yticks(np.arange(k) + 0.5, texts, rotation=0, **font)
+        for axis, turned in ((axes.xaxis, 90), (axes.yaxis, 0)):
+            _write_labels(axis, similarity, order, _fitting(axes, k), turned)
         axes.tick_params(length=0)
     axes.set_title(title)
     return axes
+
+
+def _write_labels(axis: Axis, similarity: "Similarity", order: np.ndarray, size: float, rotation: float = 0) -> None:
+    """Names along an axis, long ones shortened. Pages show the whole name of an artist from its id."""
+    font: dict[str, Any] = {"fontsize": size, "parse_math": False, "rotation": rotation}
+    short = shortened(similarity.labels)
+    axis.set_ticks(np.arange(len(order)) + 0.5, [short[index] for index in order], **font)
+    for label, index in zip(axis.get_ticklabels(), order, strict=True):
+        label.set_gid(NAMED + similarity.labels[index])
 
 
 def _fitting(axes: Axes, k: int) -> float:
@@ -186,7 +200,7 @@ def plot_map(
     axes.set_aspect("equal", adjustable="datalim")
     axes.locator_params(nbins=5)
     if names is not None:
-        write_names(axes, places, list(map(shortened, names)))
+        write_names(axes, places, shortened(names))
     return axes
 
 
@@ -221,8 +235,7 @@ def plot_tree(
     for heights, sides in zip(drawn["dcoord"], drawn["icoord"], strict=True):
         axes.plot(heights, np.divide(sides, 10), color="0.5", linewidth=1.2)  # leaves are at 5, 15, 25, ...
     order = drawn["leaves"]
-    font: dict[str, Any] = {"fontsize": _fitting(axes, k), "parse_math": False}
-    axes.set_yticks(np.arange(k) + 0.5, [shortened(similarity.labels[index]) for index in order], **font)
+    _write_labels(axes.yaxis, similarity, order, _fitting(axes, k))
     if groups is not None:
         colors = colors or group_colors(groups)
         for label, index in zip(axes.get_yticklabels(), order, strict=True):
@@ -358,7 +371,7 @@ def plot_plan(found: "Plan", axes: Axes) -> Axes:
     for k, (values, own) in enumerate(found.table.groupby(apart, sort=False)):
         named = [f"{name} = {value:g}" for name, value in zip(apart[1:], values[1:], strict=True)]
         axes.fill_between(own[over], own["low"], own["high"], color=f"C{k % 10}", alpha=0.15, linewidth=0)
-        axes.loglog(own[over], own["floor"], "-", color=f"C{k % 10}", label=", ".join([shortened(values[0]), *named]))
+        axes.loglog(own[over], own["floor"], "-", color=f"C{k % 10}", label=", ".join([*shortened(values[:1]), *named]))
         for filled, some in own.groupby("measured"):
             inside = f"C{k % 10}" if filled else "white"
             axes.plot(some[over], some["floor"], "o", color=f"C{k % 10}", markerfacecolor=inside)
@@ -446,13 +459,14 @@ def plot_explanation(explanation: "Explanation", axes: Sequence[Axes], colors: M
     """
     colors = colors or group_colors(explanation.names)
     first, second = (matrix.numpy() for matrix in (explanation.first, explanation.second))
-    panels = dict(zip((*explanation.names, "difference"), (first, second, first - second), strict=True))
-    limit = max(np.abs(panel).max() for panel in panels.values())
-    for panel, (title, matrix) in zip(axes, panels.items(), strict=False):
+    panels = first, second, first - second
+    limit = max(np.abs(panel).max() for panel in panels)
+    titles = [*shortened(explanation.names), "difference"]
+    for panel, title, matrix in zip(axes, titles, panels, strict=False):
         _heat(panel, matrix, "RdBu_r", (-limit, limit), "entry (unit norm)" if panel is axes[2] else "")
         panel.set_aspect("equal")
-        panel.set_title(shortened(title), parse_math=False)
-        panel.set_xlabel(f"modes of {shortened(explanation.names[0])}", parse_math=False)
+        panel.set_title(title, parse_math=False)
+        panel.set_xlabel(f"modes of {titles[0]}", parse_math=False)
     decaying = np.isfinite(explanation.modes["time_constant"]) & (explanation.modes["time_constant"] > 0)
     margin = 3 * explanation.modes["time_constant"][decaying].max() if decaying.any() else 1.0
     for name, modes in explanation.modes.groupby("system", sort=False):

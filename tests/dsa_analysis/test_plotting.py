@@ -24,6 +24,7 @@ from dsa_analysis.plotting import (
     plot_scores,
     plot_spectrum,
     plot_trajectories,
+    shortened,
 )
 
 GROUPS = ["a", "b", "a", "b", "a"]
@@ -42,6 +43,23 @@ def similarity() -> Similarity:
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     labels = tuple(f"system {k}" for k in range(5))
     return Similarity(distances, distances / 2, np.ones((5, 5)), np.ones((5, 5), bool), labels, labels)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"mouse_{k:03d}_session_2026-03-01_region_V1" for k in range(30)],  # apart at the start
+        [f"mouse_session_2026-03-01_probe_A_unit_{k:03d}" for k in range(30)],  # at the end
+        [f"animal_12_session_{k:02d}_probe_A_region_V1_left" for k in range(30)],  # before the middle
+        [f"the_same_beginning_of_all_{k:03d}_and_the_same_end_of_all" for k in range(30)],  # nowhere near an end
+        ["short", "a name of thirty-two characters!", "short"],  # equal names stay equal
+    ],
+)
+def test_long_names_are_cut_and_stay_apart(names):
+    found = shortened(names)
+    assert max(map(len, found)) <= 28
+    assert len(set(found)) == len(set(names))
+    assert all((short == name) == (len(name) <= 28) for short, name in zip(found, names, strict=True))
 
 
 def shown(axes: Axes) -> np.ndarray:

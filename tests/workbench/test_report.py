@@ -1,6 +1,7 @@
 """The page of a comparison: its conclusion, its advice by what was found, and a file that needs no network."""
 
 import base64
+import gzip
 import io
 import re
 import xml.etree.ElementTree as ElementTree
@@ -28,12 +29,14 @@ from workbench.report.sections import SECTIONS, conclusion, in_lines, pairs, sec
 HOSTILE = "<script>alert('$x$')</script> & co"
 
 
-def findings(k: int = 4, floor: float | None = 0.05, share: float = 0.95, **changes) -> Findings:
-    """Findings about k systems at random places, the first of a hostile name."""
+def findings(
+    k: int = 4, floor: float | None = 0.05, share: float = 0.95, names: tuple[str, ...] = (), **changes
+) -> Findings:
+    """Findings about k systems at random places, the first of a hostile name unless there are names."""
     generator = np.random.default_rng(0)
     points = generator.normal(size=(k, 2))
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
-    labels = (HOSTILE, *(f"system_{place:02d}" for place in range(1, k)))
+    labels = names or (HOSTILE, *(f"system_{place:02d}" for place in range(1, k)))
     ones, how = np.ones((k, k)), Comparison(n_delays=2, rank=3, dt=10, horizon=50)
     recordings = {label: {"path": f"{label}.npy", "axes": "trial, time, channel"} for label in labels}
     settings = {"n_delays": 2, "recordings": recordings}
@@ -115,11 +118,16 @@ def test_downloads_are_what_they_say(page):
 
 
 def test_page_of_sixty_systems_can_be_sent():
-    found = findings(60)
-    operators = {label: fitted(gap=1.5) for label in found.similarity.labels}
+    names = tuple(f"mouse_{k:03d}_session_2026-03-{1 + k % 28:02d}_probe_A_region_V1" for k in range(60))
+    found, operators = findings(60, names=names), {name: fitted(gap=1.5) for name in names}
     found = replace(found, similarity=replace(found.similarity, operators=operators))
     page = page_of(replace(found, groups={label: f"group {at % 4}" for at, label in enumerate(operators)}))
     assert len(page.encode()) < 1.5e6
+    for name in names:
+        assert page.count(f"<title>{name}</title>") == 4  # row, column, point of the map, leaf: cut in the figures
+    uri = re.search(r'download="distances.csv.gz" href="([^"]+)"', page)[1]
+    table = pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(unquote(uri).partition(",")[2]))))
+    assert len(table) == 60 * 59 / 2
 
 
 def test_conclusion_comes_first_and_counts(page, monkeypatch):

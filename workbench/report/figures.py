@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsa_analysis.plotting import NAMED
 from workbench.report.page import Picture, data_uri
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(
         r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
     )
+    svg = re.sub(rf'<g id="{NAMED}([^"]*)">', r"<g><title>\1</title>", svg)  # shown where the mouse points
     svg = svg.replace("#000000", "currentColor")
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
 

@@ -1,6 +1,7 @@
 """The parts of a page and the page itself, as jinja2 templates make it."""
 
 import base64
+import gzip
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 RUN = re.compile(r"[=+\-@\t\r]")  # what cells begin with that spreadsheets take for a formula
 NUMBER = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?( \[[-\d., ]*\])?( \(n = \d+( seeds)?\))?")  # with its interval
+LARGE = 50_000  # bytes from which a table to download is compressed
 FILTERED = 12  # rows from which a table has a field to search in it
 
 
@@ -150,8 +152,14 @@ def _as_text(cell: str) -> str:
 
 
 def csv_of(frame: "pd.DataFrame", file: str) -> tuple[str, str, str]:
-    """A data frame as a download for a `Table`, with seven digits of each number to keep the page small."""
-    return "CSV", file, data_uri(as_csv(frame, float_format="%.7g").encode(), "text/csv")
+    """A data frame as a download for a `Table`, with seven digits of each number to keep the page small.
+
+    Large ones are compressed. The page unpacks them where the browser can, and hands out CSV.GZ where it cannot.
+    """
+    data = as_csv(frame, float_format="%.7g").encode()
+    if len(data) < LARGE:
+        return "CSV", file, data_uri(data, "text/csv")
+    return "CSV", f"{file}.gz", data_uri(gzip.compress(data, mtime=0), "application/gzip")
 
 
 def environment() -> "Environment":

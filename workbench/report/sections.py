@@ -104,7 +104,7 @@ def warned(findings: Findings) -> Section | None:
 def distances(findings: Findings) -> Section:
     """Matrix, map and tree."""
     similarity, groups, k = findings.similarity, findings.group_list, len(findings.similarity.labels)
-    longest = max(len(plotting.shortened(name)) for name in similarity.labels)
+    longest = max(map(len, plotting.shortened(similarity.labels)))
     size = 2.4 + 0.16 * k + (2 if k > 20 else 0.08 * longest)  # names are large where there are few
     figure, axes = _figure(size + 2, size)
     similarity.plot(
@@ -122,9 +122,11 @@ def distances(findings: Findings) -> Section:
         similarity.plot_map(axes, groups=groups)
         if groups and len(set(groups)) > FEW:
             axes.get_legend().remove()
+        for name, place in zip(similarity.labels, similarity.to_plane()[0], strict=True):
+            axes.plot(*place, "o", alpha=0, gid=plotting.NAMED + name)  # seen by the mouse alone
         told = (
             "Map of the systems (multidimensional scaling). If the stress is below 0.1, distances on it are faithful. "
-            "Names without room are in the tree."
+            "Point at a system or a name to see the whole name."
         )
         parts.append(picture(figure, "map", told))
         figure, axes = _figure(6.2 if k <= 20 else 9, 1.2 + 0.19 * k)

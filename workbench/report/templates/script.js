@@ -22,3 +22,13 @@ for (const table of document.querySelectorAll("table")) {
     }
   });
 }
+if ("DecompressionStream" in window) for (const link of document.querySelectorAll("a[download$='.csv.gz']")) {
+  link.addEventListener("click", async event => {
+    event.preventDefault();
+    const packed = await (await fetch(link.href)).blob(), plain = document.createElement("a");
+    const text = new Response(packed.stream().pipeThrough(new DecompressionStream("gzip")));
+    plain.href = URL.createObjectURL(await text.blob());
+    plain.download = link.download.slice(0, -".gz".length);
+    plain.click();
+  });
+}
