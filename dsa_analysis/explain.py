@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAME = 1e-7  # rad; closer operators differ by rounding
+HERTZ = {"ms": 1000.0, "s": 1.0}  # units of time whose frequencies are in Hz -> of one per unit
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,11 +45,12 @@ class Explanation(Shown):
         that ``first`` is nearly block-diagonal.
     modes : pandas.DataFrame
         One row for each mode of each system; a conjugate pair is one mode. Columns: system; eigenvalue of the fitted
-        operator, with imaginary part >= 0; time_constant in ms (negative for modes that grow); frequency in Hz;
-        could_be, a tuple of all frequencies in Hz that the operator cannot tell from this one; and share, the fraction
-        of the squared difference, in [0, 1]. The shares of one system add up to 1. They are NaN if there is no
-        difference.
+        operator, with imaginary part >= 0; time_constant (negative for modes that grow); frequency; could_be, a tuple
+        of all frequencies that the operator cannot tell from this one; and share, the fraction of the squared
+        difference, in [0, 1]. The shares of one system add up to 1. They are NaN if there is no difference.
     distance : float, in rad
+    unit : str
+        Of time constants: "ms", "s", the name that was given, or "unit of dt".
     """
 
     names: tuple[str, str]
@@ -56,20 +58,33 @@ class Explanation(Shown):
     second: Tensor
     modes: "pd.DataFrame"
     distance: float
+    unit: str = "ms"
+
+    @property
+    def frequency_unit(self) -> str:
+        """Of frequencies: "Hz" if time is in ms or s, and otherwise "per" unit of time."""
+        return "Hz" if self.unit in HERTZ else f"per {self.unit}"
 
     def _card(self) -> Card:
         rows = {"distance": f"{self.distance:.3g} rad"}
         for name, modes in self.modes.groupby("system", sort=False):
             most = modes.loc[modes["share"].idxmax()] if modes["share"].notna().any() else None
             if most is not None:
-                lasts = f"{most['time_constant']:.3g} ms" if most["time_constant"] > 0 else "growing"
-                rows[f"most in {name}"] = f"{most['share']:.0%} in the mode of {most['frequency']:.3g} Hz, {lasts}"
+                lasts = f"{most['time_constant']:.3g} {self.unit}" if most["time_constant"] > 0 else "growing"
+                mode = f"{most['frequency']:.3g} {self.frequency_unit}, {lasts}"
+                rows[f"most in {name}"] = f"{most['share']:.0%} in the mode of {mode}"
         doors = ".modes (a table), plotting.plot_explanation(explanation, four axes)"
         return Card(f"What sets {self.names[0]} and {self.names[1]} apart", rows, doors)
 
 
 def explain(
-    similarity: Similarity, first: str, second: str, *, dt: float | None = None, window: str | None = None
+    similarity: Similarity,
+    first: str,
+    second: str,
+    *,
+    dt: float | None = None,
+    unit: str | None = None,
+    window: str | None = None,
 ) -> Explanation:
     """Divide the difference between two systems among their modes.
 
@@ -79,8 +94,11 @@ def explain(
         With a metric that aligns operators, such as "angular".
     first, second : str
         Labels of a row and a column of ``similarity``.
-    dt : float > 0, in ms, optional
-        Sampling interval, for time constants and frequencies. By default that of the comparison, taken as ms.
+    dt : float > 0, optional
+        Sampling interval, for time constants and frequencies. By default that of the comparison.
+    unit : str, optional
+        Unit of ``dt``: "ms", "s", or a name such as "model time". By default "ms" for a ``dt`` that is given here. A
+        comparison does not know the unit of its own; then frequencies are per unit of that.
     window : str, optional
         Name of a window; required if systems were compared window by window, because each window has its own operator.
 
@@ -117,7 +135,9 @@ def explain(
         if interval is None:
             raise DataError("the sampling interval is not known: give dt in ms here, or compare with dt")
         if not interval > 0:
-            raise DataError(f"dt = {interval!r} is not a time in ms above 0")
+            raise DataError(f"dt = {interval!r} is not a time above 0")
+    unit = unit or ("unit of dt" if dt is None else "ms")
+    per = HERTZ.get(unit, 1.0)
     import pandas as pd
 
     originals = similarity.operators[first], similarity.other_operators[second]
@@ -140,41 +160,43 @@ def explain(
     difference = torch.where(solved.distance > SAME, (A - M).square().sum(), torch.nan)
     tables, folded = [], False
     sides = zip((first, second), originals, scaled, (A, M), intervals, strict=True)
-    for name, original, unit, matrix, interval in sides:
+    for name, original, size, matrix, interval in sides:
         steps = original.parameters.steps_ahead if hasattr(original, "parameters") else 1
         step = interval * steps  # type: ignore[operator]
         values, basis = _modes(matrix)
-        eigenvalues = values * unit.norm + unit.mean
+        eigenvalues = values * size.norm + size.mean
         share = ((A - M).to(basis) @ basis).abs().square().sum(0) / difference
-        found = 1000 * frequencies(eigenvalues, step)  # dt is in ms
+        found = per * frequencies(eigenvalues, step)
         folded |= steps > 1 and bool((found.abs() > 1e-9).any())
         table = {
             "system": name,
             "eigenvalue": eigenvalues,
             "time_constant": time_constants(eigenvalues, step),
             "frequency": found,
-            "could_be": [tuple(1000 * f for f in aliases(float(f) / 1000, step, interval)) for f in found],  # type: ignore[arg-type]
+            "could_be": [tuple(per * f for f in aliases(float(f) / per, step, interval)) for f in found],  # type: ignore[arg-type]
             "share": torch.where(values.imag > 0, 2 * share, share),  # a conjugate pair is one row
         }
         tables.append(pd.DataFrame(table)[(values.imag >= 0).numpy()])
-    if folded:
-        steps = max(getattr(getattr(one, "parameters", None), "steps_ahead", 1) for one in originals)
-        limit = 500 / (steps * max(interval or 0.0 for interval in intervals))
-        warnings.warn(
-            f"operators over {steps} samples resolve frequencies only below {limit:.3g} Hz; those shown may be aliases "
-            f"of higher ones, listed under could_be (time constants are not affected)",
-            stacklevel=2,
-        )
     values, basis = _modes(A)
     planes = torch.cat([torch.stack([q.real, q.imag], 1) * 2**0.5 if value.imag > 0 else q.real[:, None]
                         for value, q in zip(values, basis.T, strict=True) if value.imag >= 0], 1)  # fmt: skip
-    return Explanation(
+    explanation = Explanation(
         names=(first, second),
         first=planes.mT @ A @ planes,
         second=planes.mT @ M @ planes,
         modes=pd.concat(tables, ignore_index=True),
         distance=float(solved.distance),
+        unit=unit,
     )
+    if folded:
+        steps = max(getattr(getattr(one, "parameters", None), "steps_ahead", 1) for one in originals)
+        limit = per / 2 / (steps * max(interval or 0.0 for interval in intervals))
+        warnings.warn(
+            f"operators over {steps} samples resolve frequencies only below {limit:.3g} {explanation.frequency_unit}; "
+            f"those shown may be aliases of higher ones, listed under could_be (time constants are not affected)",
+            stacklevel=2,
+        )
+    return explanation
 
 
 class _Unit(NamedTuple):

@@ -474,6 +474,11 @@ def plot_explanation(explanation: "Explanation", axes: Sequence[Axes], colors: M
         axes[3].scatter(
             place, modes["frequency"], s=20 + 400 * modes["share"], color=colors[str(name)], alpha=0.6, label=name
         )
-    axes[3].set(xscale="log", xlabel="time constant (ms)", ylabel="frequency (Hz)", title="area: share of difference")
+    axes[3].set(
+        xscale="log",
+        xlabel=f"time constant ({explanation.unit})",
+        ylabel=f"frequency ({explanation.frequency_unit})",
+        title="area: share of difference",
+    )
     axes[3].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes[3].xaxis.set_minor_locator(NullLocator())

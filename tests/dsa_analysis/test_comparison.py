@@ -194,7 +194,7 @@ def test_frequencies_beyond_the_limit_are_named():
     systems = {"theta": turning(8, noise=0.05), "alpha": turning(12, noise=0.05)}
     similarity = compare(systems, n_delays=2, rank=2, steps_ahead=10, dt=10.0, progress=False)
     with pytest.warns(UserWarning, match="resolve frequencies only below 5 Hz; those shown may be aliases"):
-        modes = explain(similarity, "theta", "alpha").modes
+        modes = explain(similarity, "theta", "alpha", unit="ms").modes
     assert modes["frequency"].to_numpy() == pytest.approx([2, 2], abs=0.2)
     for true, row in zip((8, 12), modes["could_be"], strict=True):
         assert min(abs(f - true) for f in row) < 0.2

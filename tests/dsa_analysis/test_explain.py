@@ -1,6 +1,7 @@
 """Explanations: shares add up, fall on the mode that was changed, and know time and frequency."""
 
 import math
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,6 +41,25 @@ def test_modes_have_their_time_constant_in_ms_and_frequency_in_hz(pair):
     np.testing.assert_allclose(modes["time_constant"], [-10 / math.log(0.98), -10 / math.log(0.9)] * 2)
     np.testing.assert_allclose(modes["frequency"] * 2 * math.pi * 0.010, [0.3, 0.8, 0.3, 1.1])
     np.testing.assert_allclose(modes["eigenvalue"].abs(), [0.98, 0.9] * 2)
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "shown"),
+    [("s", 1.0, "Hz"), ("model time", 1.0, "per model time"), (None, 1.0, "per unit of dt"), ("ms", 1000.0, "Hz")],
+)
+def test_frequencies_are_per_unit_of_the_comparison_unless_it_is_named(pair, unit, scale, shown):
+    """The dt of a comparison may be in seconds or in model time: no unit is guessed."""
+    timed = replace(pair, comparison=pair.comparison.override(dt=0.01))
+    found = explain(timed, "a", "b", unit=unit)
+    np.testing.assert_allclose(found.modes["frequency"] * 2 * math.pi * 0.01, scale * np.array([0.3, 0.8, 0.3, 1.1]))
+    np.testing.assert_allclose(found.modes["time_constant"], [-0.01 / math.log(0.98), -0.01 / math.log(0.9)] * 2)
+    assert found.frequency_unit == shown
+    assert f" {shown}, " in repr(found)
+    figure, axes = plt.subplots(1, 4)
+    plot_explanation(found, axes)
+    assert axes[3].get_ylabel() == f"frequency ({shown})"
+    assert axes[3].get_xlabel() == f"time constant ({unit or 'unit of dt'})"
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
@@ -111,7 +131,7 @@ def test_figure_shows_operators_and_all_modes(pair):
 def test_what_cannot_be_explained_is_refused(pair, generator):
     with pytest.raises(DataError, match=r"second = 'bb' is none of 'a', 'b'; did you mean 'b'\?"):
         explain(pair, "a", "bb", dt=1.0)
-    with pytest.raises(DataError, match="dt = 0 is not a time in ms above 0"):
+    with pytest.raises(DataError, match="dt = 0 is not a time above 0"):
         explain(pair, "a", "b", dt=0)
     with pytest.raises(DataError, match="the sampling interval is not known: give dt in ms here, or compare with dt"):
         explain(pair, "a", "b")
