@@ -42,6 +42,10 @@ KEYS = ("rules", "network", "training", "n_networks", "seed", "start")  # of set
 PROVENANCE = ("format", "versions", "threads", "machine", "created")  # stored with the settings, but not compared
 
 
+class StorageError(MultitaskError):
+    """A run folder that cannot be read or written: a full disk, a folder that is protected or went away."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """State of a run at one step.
@@ -89,7 +93,7 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise MultitaskError(f"cannot read {path}: {error.strerror}. Choose another run_folder") from error
+            raise StorageError(f"cannot read {path}: {error.strerror}. Choose another run_folder") from error
         except (ValueError, AttributeError, TypeError) as error:  # no JSON, or no mapping
             raise MultitaskError(f"{path} is damaged ({error}): restore it, or choose another run_folder") from error
         if settings.get("format") != FORMAT:
@@ -292,10 +296,10 @@ class RunFolder:
         except OSError as error:
             raise self._no_room(path, error) from error
 
-    def _no_room(self, path: Path, error: OSError) -> MultitaskError:
+    def _no_room(self, path: Path, error: OSError) -> StorageError:
         steps = self.steps()
         last = f"the last complete checkpoint is step {steps[-1]}" if steps else "there is no complete checkpoint yet"
-        return MultitaskError(
+        return StorageError(
             f"cannot write {path}: {error.strerror}; {last}. Free disk space and run again to resume from there"
         )
 
@@ -331,7 +335,7 @@ def open_for_training(path: str | os.PathLike[str]) -> Iterator[RunFolder]:
             f"run folder {folder.path} is in use by {_holder(lock)}: wait until it ends, or choose another run_folder"
         ) from error
     except OSError as error:
-        raise MultitaskError(
+        raise StorageError(
             f"cannot write to run folder {folder.path}: {error.strerror}. Choose another run_folder"
         ) from error
     with held:

@@ -1,6 +1,7 @@
 """The command line: ``compute-alike run | train | compare | check``, or ``python -m workbench`` with the same words."""
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -106,8 +107,10 @@ def train_groups(arguments: argparse.Namespace, settings: "Settings") -> int:
 
 def untrained(error: Exception) -> int:
     """Tell why a training failed; 2 if files could not be written or read, as with all commands, otherwise 1."""
+    from multitask.storage import StorageError
+
     complain(error)
-    return 2 if isinstance(error.__cause__, OSError) else 1
+    return 2 if isinstance(error, StorageError) else 1
 
 
 def groups_summary(trained: "TrainedGroups", rule: str, n_trials: int) -> str:
@@ -182,8 +185,7 @@ def compare_groups(arguments: argparse.Namespace, command: str) -> int:
         if len(studies) > 1:
             report = write_pooled_report(studies, folder / "pooled", command)
     except (DataError, MultitaskError) as error:
-        complain(error)
-        return 1
+        return untrained(error)
     if not arguments.quiet:
         print(verdicts(studies).to_string(index=False))
     print(last_line(report))
@@ -203,6 +205,8 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
+ON_DISK = ("EACCES", "EDQUOT", "EFBIG", "EIO", "ENOENT", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+DISK = {getattr(errno, name, None) for name in ON_DISK}  # Windows has no quota
 COMMANDS: dict[str, Any] = {"run": run, "train": train, "compare": compare, "check": check, "completion": completion}
 
 
@@ -222,6 +226,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return COMMANDS[arguments.command](arguments, *settings)
             except ConfigError as error:
                 complain(error)
+                return 2
+            except OSError as error:
+                if error.errno not in DISK or error.filename is None:
+                    raise
+                complain(f"{error.filename}: {error.strerror}; what is stored is kept")
                 return 2
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, MemoryError) and "allocate memory" not in str(error):

@@ -94,7 +94,8 @@ def read_results(path: Path, *about: object) -> "xr.Dataset | None":
 def write_results(results: "xr.Dataset", path: Path, *about: object) -> None:
     """Store results for `read_results`, with a digest of ``about``: everything that they depend on."""
     with replacing(path) as temporary:
-        results.assign_attrs(about=fingerprint(*about)).to_netcdf(temporary, engine="h5netcdf")
+        # written in memory first: HDF5 aborts the interpreter if a disk is full
+        temporary.write_bytes(results.assign_attrs(about=fingerprint(*about)).to_netcdf(engine="h5netcdf"))
 
 
 def fingerprint(*about: object) -> str:

@@ -303,7 +303,7 @@ class _Job:
             )
         except MultitaskError as error:
             whose = ", ".join(f"{at.start} to {at.stop - 1} of {name!r}" for name, at in self.places.items())
-            raise MultitaskError(f"{error}. The networks of the groups are {whose}") from error
+            raise type(error)(f"{error}. The networks of the groups are {whose}") from error
 
     def train(self, progress: bool) -> str:
         """Train and return the names of the groups; this is short to send back from another machine."""

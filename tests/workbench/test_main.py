@@ -1,5 +1,6 @@
 """The command line: quick help, one line for each mistake, exit codes that scripts can rely on."""
 
+import errno
 import io
 import os
 import shutil
@@ -190,6 +191,24 @@ def test_folder_on_the_path_that_is_not_installed_has_no_version(monkeypatch, ca
 
 def _missing(name: str) -> None:
     raise PackageNotFoundError(name)
+
+
+@pytest.mark.parametrize(
+    ("number", "filename", "status"), [(28, "results/x.nc", 2), (28, None, None), (errno.ECONNREFUSED, "socket", None)]
+)
+def test_error_of_the_disk_is_one_line_that_names_the_file(config, monkeypatch, capsys, number, filename, status):
+    """An error that names no file, or is none of the disk, is not hidden."""
+
+    def full(*_, **__):
+        raise OSError(number, os.strerror(number), filename)
+
+    monkeypatch.setattr("workbench.notebooks.run_notebooks", full)
+    if status is None:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            main(["run", "--config", str(config.path)])
+        return
+    assert main(["run", "--config", str(config.path)]) == status
+    assert capsys.readouterr().err == "results/x.nc: No space left on device; what is stored is kept\n"
 
 
 # ---- options and files in any order ----------------------------------------------------------------------------------

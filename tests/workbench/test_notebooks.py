@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import nbformat
 import nbformat.v4 as v4
+import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 
-from workbench.notebooks import find_notebooks, fingerprint, run_notebooks, save_figure
+from workbench.notebooks import find_notebooks, fingerprint, run_notebooks, save_figure, write_results
 from workbench.settings import ConfigError, load_settings
 
 pytestmark = pytest.mark.xdist_group("notebooks")  # one worker, so that `session` runs once
@@ -314,6 +317,22 @@ def test_a_digest_tells_settings_apart_and_refuses_what_changes_from_run_to_run(
     assert fingerprint("a", 1) == fingerprint("a", 1) != fingerprint("a", 2)
     with pytest.raises(ValueError, match=r"object at 0x.* has another text in every run"):
         fingerprint({"key": object()})
+
+
+def test_results_that_cannot_be_written_leave_the_earlier_ones_and_name_the_file(tmp_path):
+    """Under a limit of file size, as on a full disk, where HDF5 itself would abort the interpreter."""
+    path, few, many = tmp_path / "x.nc", xr.Dataset({"x": ("t", [1.0])}), xr.Dataset({"x": ("t", np.zeros(100_000))})
+    write_results(few, path, "about")
+    before = path.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*x\.nc"):
+            write_results(many, path, "about")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_importing_the_figure_helper_loads_no_notebook_machinery():

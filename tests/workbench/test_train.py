@@ -141,6 +141,16 @@ def test_trained_groups_are_read_the_second_time(few, capsys):
     assert [log.stat().st_mtime_ns for log in logs] == written
 
 
+def test_full_disk_exits_2_in_one_line_that_names_the_groups(few, capsys, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multitask.storage.write_atomically", full)
+    assert main(["train", "--groups", "--config", str(few.path), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"cannot write .*settings\.json: No space left on device; .* networks of the groups .*\n", said)
+
+
 def test_named_groups_are_trained_with_what_they_need_and_a_seed_of_their_own(few, capsys):
     assert main(["train", "--groups", "basic", "--seed", "3", "--config", str(few.path)]) == 0
     first, _, *rows, _ = capsys.readouterr().out.splitlines()

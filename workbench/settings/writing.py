@@ -100,11 +100,16 @@ class _Dumper(yaml.SafeDumper):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to. It replaces ``path`` if the block succeeds, and is deleted if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path to write to. It replaces ``path`` if the block succeeds, and is deleted if it fails.
+
+    Errors of the disk name ``path``.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:  # its own text names the temporary path, or none
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
