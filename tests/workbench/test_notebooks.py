@@ -211,6 +211,25 @@ def test_interruption_ends_the_run_and_its_kernels_and_leaves_the_copies(setting
         assert copy[1][0].ename == "KeyboardInterrupt"
 
 
+def test_second_interruption_ends_a_notebook_that_ignores_the_first(settings, tmp_path):
+    stubborn = (
+        "import os, time\nwith open('part', 'w') as file: file.write(str(os.getpid()))\nos.replace('part', 'started')\n"
+        "while True:\n    try: time.sleep(60)\n    except KeyboardInterrupt: open('asked', 'w').close()"
+    )
+
+    def interrupt_twice() -> None:
+        for sign in ("started", "asked"):
+            wait_until(lambda sign=sign: (tmp_path / sign).exists())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    user = threading.Thread(target=interrupt_twice)
+    user.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_notebooks([write(tmp_path / "stubborn.ipynb", stubborn)], settings)
+    user.join()
+    wait_until(lambda: not is_running(int((tmp_path / "started").read_text())))
+
+
 def test_notebooks_run_at_the_same_time(settings, tmp_path):
     """Each waits for the other, and says so."""
     meeting = (
