@@ -17,7 +17,7 @@ import scipy.io.matlab
 import xarray as xr
 from scipy.io import loadmat, savemat
 
-from dsa_analysis import DataError, load_recording, load_recordings
+from dsa_analysis import DataError, Similarity, compare, load_recording, load_recordings
 from dsa_analysis.recordings import READERS, SpikeTrains
 from dsa_analysis.recordings.readers import read
 
@@ -143,17 +143,22 @@ def test_errors_of_the_system_are_no_damage(number, message, registered, tmp_pat
     assert "damaged" not in str(caught.value)
 
 
-def test_file_that_another_program_holds_open_is_no_damage(tmp_path, trials):
+@pytest.mark.parametrize("name", ["a.mat", "similarity.nc"])
+def test_file_that_another_program_holds_open_is_no_damage(tmp_path, trials, name):
+    """Nor is one whose program died: HDF5 leaves a mark of its own in what is open for writing."""
     with mat73(tmp_path / "a.mat") as write:
         write("rates", trials)
+    compare([trials, trials[::-1]], metric="procrustes", progress=False).save(tmp_path / "similarity.nc")
+    load = load_recording if name == "a.mat" else Similarity.load
     code = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, str(tmp_path / "a.mat")]
+    command = [sys.executable, "-c", code, str(tmp_path / name)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
         with pytest.raises(DataError, match="is open in another program"):
-            load_recording(tmp_path / "a.mat")
+            load(tmp_path / name)
         other.kill()
+    load(tmp_path / name)
 
 
 def test_libraries_of_formats_are_imported_where_they_are_used():
