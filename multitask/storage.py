@@ -402,9 +402,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    finally:  # after errors and Ctrl-C; once it is renamed there is none
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

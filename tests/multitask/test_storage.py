@@ -183,6 +183,19 @@ def test_a_full_disk_is_named_with_the_last_checkpoint_and_what_to_do(folder, mo
         folder.append_log([{"step": 20}])
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
+def test_no_temporary_file_is_left_by_errors_and_interruptions(tmp_path, monkeypatch, error):
+    def stop(_):
+        raise error
+
+    write_atomically(tmp_path / "a", b"old")
+    monkeypatch.setattr("multitask.storage.os.fsync", stop)
+    with pytest.raises(type(error)):
+        write_atomically(tmp_path / "a", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
