@@ -283,7 +283,7 @@ async def _execute(notebook: "NotebookNode", path: Path, config: Path, bar: tqdm
         except CellExecutionError as error:
             return INTERRUPTED if error.ename == "KeyboardInterrupt" else strip_ansi(str(error)).strip()
         except RuntimeError as error:  # the kernel died
-            return f"{type(error).__name__}: {error}"
+            return INTERRUPTED if signals.came else f"{type(error).__name__}: {error}"
         finally:
             signals.leave(client)
     return ""
@@ -306,7 +306,13 @@ class _Signals:
         self.loop = asyncio.get_running_loop()
         self.running: list[NotebookClient] = []
         self.came: signal.Signals | None = None
+        self.loop.set_exception_handler(self._tell)
         self.listen()
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What goes wrong in tasks that a second signal cuts short is no news."""
+        if self.came is None:
+            loop.default_exception_handler(context)
 
     def listen(self) -> None:
         with suppress(NotImplementedError):
