@@ -205,8 +205,9 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-ON_DISK = ("EACCES", "EDQUOT", "EFBIG", "EIO", "ENOENT", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
-DISK = {getattr(errno, name, None) for name in ON_DISK}  # Windows has no quota
+# numbers of errors of a disk, which Windows has in part; those of a full one are no mistake of a program
+FULL = {getattr(errno, name, None) for name in ("EDQUOT", "EFBIG", "ENOSPC", "EROFS")}
+DISK = FULL | {getattr(errno, name) for name in ("EACCES", "EIO", "ENOENT", "ENOTDIR", "EPERM")}
 COMMANDS: dict[str, Any] = {"run": run, "train": train, "compare": compare, "check": check, "completion": completion}
 
 
@@ -228,9 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 complain(error)
                 return 2
             except OSError as error:
-                if error.errno not in DISK or error.filename is None:
+                if error.errno not in (DISK if error.filename else FULL):
                     raise
-                complain(f"{error.filename}: {error.strerror}; what is stored is kept")
+                complain(f"{error.filename or 'a file, such as in /dev/shm'}: {error.strerror}; what is stored is kept")
                 return 2
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, MemoryError) and "allocate memory" not in str(error):

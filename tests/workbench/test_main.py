@@ -194,21 +194,27 @@ def _missing(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "filename", "status"), [(28, "results/x.nc", 2), (28, None, None), (errno.ECONNREFUSED, "socket", None)]
+    ("number", "filename", "said"),
+    [
+        (errno.ENOSPC, "results/x.nc", "results/x.nc: No space left on device; what is stored is kept\n"),
+        (errno.EFBIG, None, "a file, such as in /dev/shm: File too large; what is stored is kept\n"),
+        (errno.ENOENT, None, None),
+        (errno.ECONNREFUSED, "socket", None),
+    ],
 )
-def test_error_of_the_disk_is_one_line_that_names_the_file(config, monkeypatch, capsys, number, filename, status):
-    """An error that names no file, or is none of the disk, is not hidden."""
+def test_error_of_the_disk_is_one_line_that_names_the_file(config, monkeypatch, capsys, number, filename, said):
+    """An error that may be a mistake of the program is not hidden."""
 
     def full(*_, **__):
         raise OSError(number, os.strerror(number), filename)
 
     monkeypatch.setattr("workbench.notebooks.run_notebooks", full)
-    if status is None:
+    if said is None:
         with pytest.raises(OSError, match=os.strerror(number)):
             main(["run", "--config", str(config.path)])
         return
-    assert main(["run", "--config", str(config.path)]) == status
-    assert capsys.readouterr().err == "results/x.nc: No space left on device; what is stored is kept\n"
+    assert main(["run", "--config", str(config.path)]) == 2
+    assert capsys.readouterr().err == said
 
 
 # ---- options and files in any order ----------------------------------------------------------------------------------
