@@ -134,25 +134,22 @@ def hidden(network: LeakyRNN, rule: str, seed: int, mode: str, noise: torch.Gene
     return network(batch.inputs, generator=noise)[1][0]
 
 
-def measures(settings: Sequence[Comparison]) -> dict[str, Comparison]:
-    """All measures, by name; from the settings by the automatic choice, and the best ones of the two metrics."""
-    chosen, best, best_size = settings
-    return {
-        "DSA, automatic choice": chosen,
-        "DSA, size kept, automatic choice": chosen.override(metric="frobenius"),
-        "eigenvalues, automatic choice": chosen.override(metric="spectral"),
-        "DSA, best cell": best,
-        "DSA, size kept, best cell": best_size,
-        "CKA": Comparison(metric="cka"),
-        "Procrustes": Comparison(metric="procrustes"),
-        "principal variances": Comparison(metric="principal_variances"),
-        "autocorrelations of units": Comparison(metric="autocorrelations"),
-    }
+METRICS = {"angular": "DSA", "frobenius": "DSA, size kept", "spectral": "eigenvalues"}
 
 
-OURS = ("DSA, automatic choice", "DSA, size kept, best cell")
-RIVALS = ("CKA", "Procrustes", "principal variances", "autocorrelations of units")
+OURS = ("DSA, automatic choice", "DSA, size kept, automatic choice", "DSA, size kept, best cell")
+RIVALS = {
+    "CKA": "cka",
+    "Procrustes": "procrustes",
+    "principal variances": "principal_variances",
+    "autocorrelations of units": "autocorrelations",
+}
 STATIC = ("CKA", "Procrustes")
+
+
+def measures(chosen: dict[str, Comparison]) -> dict[str, Comparison]:
+    """All measures, by name: those that were chosen, and rivals without choices."""
+    return chosen | {name: Comparison(metric=metric) for name, metric in RIVALS.items()}
 
 
 # ---- how well they tell mechanisms -----------------------------------------------------------------------------------
@@ -183,31 +180,32 @@ SCORES: dict[str, Callable[[np.ndarray, Sequence[str]], float]] = {
 }
 
 
-def scored(seed: int, matched: bool, settings: Sequence[Comparison]) -> dict[str, dict[str, float]]:
+def scored(seed: int, matched: bool, chosen: dict[str, Comparison]) -> dict[str, dict[str, float]]:
     """All scores of all measures on one seed."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     trials, found = recorded(seed, "random", matched), {}
     grid = trials if matched else recorded(seed, "test", matched=True)
     kinds = [name.rsplit(" ", 1)[0] for name in trials]
-    for name, how in measures(settings).items():
+    for name, how in measures(chosen).items():
         distances = compare(grid if name in STATIC else trials, how=how, progress=False).distances
         found[name] = {score: of(distances, kinds) for score, of in SCORES.items()}
     return found
 
 
-def chosen_on(seed: int) -> list[Comparison]:
-    """Delays, rank and horizon by the automatic choice, and by the AUROC of mechanisms with and without the size."""
+def chosen_on(seed: int) -> dict[str, Comparison]:
+    """Delays, rank and horizon of each metric by the automatic choice, and by the AUROC of mechanisms."""
     systems = recorded(seed, "random", matched=False)
     kinds = [name.rsplit(" ", 1)[0] for name in systems]
-    base = Comparison(dt=BASE.dt, n_starts=8)
-    found = [
-        choose_embedding(systems, base, n_delays="auto", rank="auto", horizon="auto", progress=False).how,
-    ]
-    for metric in ("angular", "frobenius"):
-        cells = [base.override(metric=metric, n_delays=1, rank=r, horizon=h) for r in RANKS for h in HORIZONS]
-        scores = [auroc(compare(systems, how=cell, progress=False), kinds) for cell in cells]
-        found.append(cells[int(np.argmax(scores))])
+    found, auto = {}, {"n_delays": "auto", "rank": "auto", "horizon": "auto"}
+    for metric, name in METRICS.items():
+        base = Comparison(dt=BASE.dt, metric=metric)
+        base = base.override(n_starts=8) if metric != "spectral" else base  # which aligns nothing
+        found[f"{name}, automatic choice"] = choose_embedding(systems, base, **auto, progress=False).how
+        if metric != "spectral":
+            cells = [base.override(n_delays=1, rank=rank, horizon=h) for rank in RANKS for h in HORIZONS]
+            scores = [auroc(compare(systems, how=cell, progress=False), kinds) for cell in cells]
+            found[f"{name}, best cell"] = cells[int(np.argmax(scores))]
     return found
 
 
@@ -246,8 +244,9 @@ def main() -> None:
             short = "" if worst.min() >= LEAST else f", **below {LEAST:g}**"
             print(f"| {kind} | {seed} | {' '.join(f'{p:.3f}' for p in worst)}{short} | {seconds:.0f} |", flush=True)
     chosen = chosen_on(arguments.choice_seed)
-    cells = [f"{how.n_delays} delays, rank {how.rank}, {how.horizon:g} ms" for how in chosen]
-    print(f"\nchosen on seed {arguments.choice_seed}: automatic {cells[0]}; best {cells[1]}; size kept {cells[2]}")
+    print(f"\nChosen on seed {arguments.choice_seed}:")
+    for name, how in chosen.items():
+        print(f"{name}: {how.n_delays} delays, rank {how.rank}, {how.horizon:g} ms")
     for matched in (True, False):
         found = parallel(joblib.delayed(scored)(seed, matched, chosen) for seed in arguments.seeds)
         print(f"\n{'Matched' if matched else 'Unmatched'} trials, {len(found)} seeds, mean and 95 % interval:\n")
