@@ -60,6 +60,11 @@ def samples(n: int) -> str:
     return f"{n} sample{'s' * (n > 1)}"
 
 
+def digits(value: float) -> str:
+    """Three significant digits, and all digits of a number from 1000 to a million."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 def bars_go_to() -> TextIO:
     """The stream for progress bars: stderr, but stdout in Jupyter, where a red field stays of what was on stderr."""
     return sys.stdout if type(sys.stderr).__module__.startswith("ipykernel") else sys.stderr

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dsa_analysis.alignment import align, as_operators
 from dsa_analysis.data import DataError, check_choice
-from dsa_analysis.display import Card, Shown
+from dsa_analysis.display import Card, Shown, digits
 from dsa_analysis.metrics import Stored, takes
 from dsa_analysis.similarity import Similarity
 from dsa_analysis.spectra import aliases, frequencies, time_constants
@@ -70,8 +70,8 @@ class Explanation(Shown):
         for name, modes in self.modes.groupby("system", sort=False):
             most = modes.loc[modes["share"].idxmax()] if modes["share"].notna().any() else None
             if most is not None:
-                lasts = f"{most['time_constant']:.3g} {self.unit}" if most["time_constant"] > 0 else "growing"
-                mode = f"{most['frequency']:.3g} {self.frequency_unit}, {lasts}"
+                lasts = f"{digits(most['time_constant'])} {self.unit}" if most["time_constant"] > 0 else "growing"
+                mode = f"{digits(most['frequency'])} {self.frequency_unit}, {lasts}"
                 rows[f"most in {name}"] = f"{most['share']:.0%} in the mode of {mode}"
         doors = ".modes (a table), plotting.plot_explanation(explanation, four axes)"
         return Card(f"What sets {self.names[0]} and {self.names[1]} apart", rows, doors)

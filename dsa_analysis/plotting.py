@@ -13,14 +13,14 @@ from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, Rectangle
-from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from torch import Tensor
 
 from dsa_analysis import metrics
 from dsa_analysis.cells import DECORRELATED
 from dsa_analysis.data import DataError
 from dsa_analysis.inference import mean_interval
-from dsa_analysis.labels import write_names
+from dsa_analysis.labels import shortened, write_names
 
 if TYPE_CHECKING:  # Similarity itself draws with these functions
     import pandas as pd
@@ -37,8 +37,6 @@ COLORS = (  # "colorblind" of seaborn
 )  # fmt: skip
 DISTANCES = "magma_r"  # colour map of distances
 NUMBERED = 10  # systems up to which cells of a matrix show their numbers
-LONGEST = 28  # characters of a name in a figure; longer ones are cut in the middle
-STARTS = (13, 20, 6)  # characters kept before the cut, in the order in which they are tried
 NAMED = "name: "  # begins the ids of artists that stand for a system
 
 
@@ -55,15 +53,6 @@ def new_axes(size: tuple[float, float]) -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.subplots(figsize=size, layout="constrained")[1]
-
-
-def shortened(names: Sequence[str]) -> list[str]:
-    """Names for a figure: long ones are cut in the middle, where they stay different; otherwise they get a number."""
-    for start in STARTS:
-        cut = [n if len(n) <= LONGEST else f"{n[:start]}…{n[start + 1 - LONGEST :]}" for n in names]
-        if len(set(cut)) == len(set(names)):
-            return cut
-    return [n if len(n) <= LONGEST else f"{n[: LONGEST - 5]}… {k}" for k, n in enumerate(names, 1)]
 
 
 def tree(similarity: "Similarity") -> np.ndarray:
@@ -178,6 +167,11 @@ def _fitting(axes: Axes, k: int) -> float:
     return float(np.clip(0.8 * axes.bbox.height * 72 / axes.figure.dpi / k, 4, 10))
 
 
+def _fitting_width(axes: Axes, text: str) -> float:
+    """Size of a text as wide as the axes, in points."""
+    return float(np.clip(axes.bbox.width * 72 / axes.figure.dpi / (0.62 * len(text)), 6, 12))
+
+
 def plot_map(
     places: np.ndarray,
     stress: float,
@@ -189,7 +183,8 @@ def plot_map(
 ) -> Axes:
     """Map of systems from ``Similarity.to_plane``. If the stress is below 0.1, distances on the map are faithful.
 
-    ``names`` are written beside the points, far ones with a line; the title says if there was no room for some.
+    ``names`` are written beside the points, far ones with a line. Where there is no room, a number stands for the name
+    and a list below the axes says which; the title counts names that have room for neither.
     """
     colors = colors or group_colors(groups)
     for name, color in colors.items():
@@ -265,11 +260,13 @@ def plot_spectrum(
     singular_values: Mapping[str, Tensor], rank: int, axes: Axes, colors: Mapping[str, Any], n: int = 20
 ) -> Axes:
     """Singular values of each system relative to the first. The line is the cut; a large step across it is clear."""
-    least = 1.0
+    least, many = 1.0, len(singular_values) > NUMBERED  # as pixels they take a tenth of the space
     for name, values in singular_values.items():
         shown = (values / values[0])[:n].cpu().numpy()
         least = min(least, shown.min())
-        axes.semilogy(np.arange(1, len(shown) + 1), shown, ".-", color=colors[name], label=name, linewidth=1)
+        axes.semilogy(
+            np.arange(1, len(shown) + 1), shown, ".-", color=colors[name], label=name, linewidth=1, rasterized=many
+        )
     axes.axvline(rank + 0.5, color="0.3", linestyle="--", linewidth=1)
     axes.set(xlabel="singular value", ylabel="relative to the first", ylim=(max(1e-9, 0.3 * least), 2))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -409,7 +406,10 @@ def plot_eigenvalues(eigenvalues: Mapping[str, Tensor], axes: Axes, colors: Mapp
     """Eigenvalues per sample step in the complex plane. Modes on the unit circle persist, modes inside it decay."""
     for name, values in eigenvalues.items():
         points = values.cpu().numpy()
-        axes.plot(points.real, points.imag, "o", color=colors[name], label=name, markersize=4, alpha=0.8)
+        axes.plot(
+            points.real, points.imag, "o", color=colors[name], label=name, markersize=4, alpha=0.8,
+            rasterized=len(eigenvalues) > NUMBERED,
+        )  # fmt: skip
     axes.add_artist(
         Circle((0, 0), 1, fill=False, color="0.7", linewidth=0.8, zorder=0)
     )  # an artist, so that the limits do not change
@@ -461,18 +461,19 @@ def plot_explanation(explanation: "Explanation", axes: Sequence[Axes], colors: M
     first, second = (matrix.numpy() for matrix in (explanation.first, explanation.second))
     panels = first, second, first - second
     limit = max(np.abs(panel).max() for panel in panels)
-    titles = [*shortened(explanation.names), "difference"]
+    short = shortened(explanation.names)
+    titles = [*short, "difference"]
     for panel, title, matrix in zip(axes, titles, panels, strict=False):
         _heat(panel, matrix, "RdBu_r", (-limit, limit), "entry (unit norm)" if panel is axes[2] else "")
         panel.set_aspect("equal")
-        panel.set_title(title, parse_math=False)
-        panel.set_xlabel(f"modes of {titles[0]}", parse_math=False)
+        panel.set_title(title, parse_math=False, fontsize=_fitting_width(panel, title))
+        panel.set_xlabel("modes of the first")
     decaying = np.isfinite(explanation.modes["time_constant"]) & (explanation.modes["time_constant"] > 0)
     margin = 3 * explanation.modes["time_constant"][decaying].max() if decaying.any() else 1.0
-    for name, modes in explanation.modes.groupby("system", sort=False):
+    for label, (name, modes) in zip(short, explanation.modes.groupby("system", sort=False), strict=False):
         place = modes["time_constant"].where(decaying[modes.index], margin)
         axes[3].scatter(
-            place, modes["frequency"], s=20 + 400 * modes["share"], color=colors[str(name)], alpha=0.6, label=name
+            place, modes["frequency"], s=20 + 400 * modes["share"], color=colors[str(name)], alpha=0.6, label=label
         )
     axes[3].set(
         xscale="log",
@@ -481,4 +482,7 @@ def plot_explanation(explanation: "Explanation", axes: Sequence[Axes], colors: M
         title="area: share of difference",
     )
     axes[3].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    low, high = axes[3].get_xlim()
+    if high < 30 * low:  # powers of ten alone may leave one tick or none
+        axes[3].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[3].xaxis.set_minor_locator(NullLocator())

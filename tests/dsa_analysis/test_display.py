@@ -20,7 +20,7 @@ from dsa_analysis import (
     lorenz,
     noise_floor,
 )
-from dsa_analysis.display import Card, bars_go_to, listed
+from dsa_analysis.display import Card, bars_go_to, digits, listed
 
 NAMES = ("<b>chaos</b>", "chaos & more", "two $x$ fixed $y$ points", "slow_1")
 
@@ -226,3 +226,10 @@ def test_bars_go_to_stderr_and_in_jupyter_to_stdout(monkeypatch):
     monkeypatch.setattr(sys, "stderr", type("OutStream", (), {"__module__": "ipykernel.iostream"})())
     assert bars_go_to() is sys.stdout
     assert multitask.display.bars_go_to() is sys.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1040.4, "1040"), (0.001234, "0.00123"), (999.4, "999"), (-2500.0, "-2500"), (2e9, "2e+09")]
+)
+def test_times_of_seconds_in_milliseconds_have_no_exponent(value, shown):
+    assert digits(value) == shown

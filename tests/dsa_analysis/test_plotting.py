@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from dsa_analysis import Similarity, lorenz
@@ -60,6 +61,28 @@ def test_long_names_are_cut_and_stay_apart(names):
     assert max(map(len, found)) <= 28
     assert len(set(found)) == len(set(names))
     assert all((short == name) == (len(name) <= 28) for short, name in zip(found, names, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ["mouse_014_session_2026-03-11_probe_A_CA1", "mouse_015_session_2026-03-11_probe_B_V1"],
+            ["…014…A_CA1", "…015…B_V1"],
+        ),
+        (
+            ["a_common_beginning_x_and_end_of_all_names", "a_common_beginning_y_z_and_end_of_all_names"],
+            ["…x…", "…y_z…"],  # names of unequal lengths
+        ),
+    ],
+)
+def test_long_names_lose_the_words_that_all_share_and_keep_the_others(names, expected):
+    assert shortened(names) == expected
+
+
+def test_alike_names_stay_whole_if_they_are_short():
+    names = [f"mouse_{k}_V1" for k in range(3)]
+    assert shortened(names) == names
 
 
 def shown(axes: Axes) -> np.ndarray:
@@ -128,11 +151,35 @@ def test_names_on_a_map_cover_no_point_no_other_name_and_no_line(axes, seed):
             assert not inside.all(1).any()
 
 
+def test_names_without_room_on_a_map_are_numbers_in_a_list_below_it():
+    generator = np.random.default_rng(0)
+    places = np.repeat(generator.normal(size=(4, 2)), 8, 0) + 0.1 * generator.normal(size=(32, 2))
+    names = [f"Recording {k:02d} from Amsterdam" for k in range(32)]
+    figure = Figure((6.2, 4.8), layout="constrained")
+    axes = figure.subplots()
+    plot_map(places, 0.1, ["g"] * 32, axes, names=names)
+    figure.draw_without_rendering()
+    lists = [text for text in axes.texts if text.get_text().startswith("[") and " " in text.get_text()]
+    listed = [line.split("] ") for text in lists for line in text.get_text().splitlines()]
+    written = {text.get_text() for text in axes.texts} - {""}
+    assert listed  # otherwise nothing is tested
+    assert {name for _, name in listed} == set(names) - written
+    assert {f"{number}]" for number, _ in listed} <= written
+    assert "no room" not in axes.get_title()
+    label = axes.xaxis.label.get_window_extent()
+    for text in lists:
+        box = text.get_window_extent()
+        assert box.y1 < label.y0
+        assert figure.bbox.contains(*box.min)
+        assert figure.bbox.contains(*box.max)
+
+
 def test_a_map_counts_the_names_for_which_there_is_no_room(axes):
-    plot_map(np.zeros((30, 2)), 0.0, ["g"] * 30, axes, names=["a name of some length"] * 30)
-    written = sum(bool(text.get_text()) for text in axes.texts)
-    assert 1 < written < 30
-    assert axes.get_title() == f"stress 0.00, no room for {30 - written} names"
+    names = [f"a name of some length, the {k}th" for k in range(90)]
+    plot_map(np.zeros((90, 2)), 0.0, ["g"] * 90, axes, names=names)
+    written = sum(bool(text.get_text()) and "] " not in text.get_text() for text in axes.texts)
+    assert 1 < written < 90
+    assert axes.get_title() == f"stress 0.00, no room for {90 - written} names"
 
 
 def test_trajectories_are_drawn_in_the_dimensions_asked(axes):

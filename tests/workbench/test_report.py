@@ -24,7 +24,7 @@ from workbench.report.advice import ADVICE, advice
 from workbench.report.figures import PLAIN, picture
 from workbench.report.findings import Findings, said_once
 from workbench.report.page import Bullets, Section, Table, Text, as_csv, render
-from workbench.report.sections import SECTIONS, conclusion, in_lines, pairs, sections
+from workbench.report.sections import SECTIONS, conclusion, embedding, in_lines, pairs, sections
 
 HOSTILE = "<script>alert('$x$')</script> & co"
 
@@ -128,6 +128,25 @@ def test_page_of_sixty_systems_can_be_sent():
     uri = re.search(r'download="distances.csv.gz" href="([^"]+)"', page)[1]
     table = pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(unquote(uri).partition(",")[2]))))
     assert len(table) == 60 * 59 / 2
+
+
+def test_singular_values_of_many_systems_are_pixels():
+    """As lines they would take a sixth of the page."""
+    names = [f"system {k}" for k in range(60)]
+    found = findings(60, names=tuple(names))
+    operators = {name: fitted(gap=1.5) for name in names}
+    found = replace(
+        found, similarity=replace(found.similarity, operators=operators),
+        spectra={name: torch.linspace(1, 0.01, 20, dtype=torch.float64) for name in names},
+    )  # fmt: skip
+    section = embedding(found)
+    assert section is not None
+    assert len(section.parts[-1].svg) < 100_000
+
+
+def test_columns_of_long_names_wrap_and_numbers_do_not():
+    frame = pd.DataFrame({"system": ["a" * 40], "distance": [0.5], "certified": [True]})
+    assert Table.of(frame).classes == "n2 w1"
 
 
 def test_conclusion_comes_first_and_counts(page, monkeypatch):

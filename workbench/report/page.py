@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RUN = re.compile(r"[=+\-@\t\r]")  # what cells begin with that spreadsheets take for a formula
 NUMBER = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?( \[[-\d., ]*\])?( \(n = \d+( seeds)?\))?")  # with its interval
 LARGE = 50_000  # bytes from which a table to download is compressed
+WRAPPED = 30  # characters of a cell from which its column may wrap
 FILTERED = 12  # rows from which a table has a field to search in it
 
 
@@ -93,8 +94,11 @@ class Table:
 
     @property
     def classes(self) -> str:
-        """CSS classes that say which columns hold numbers, counted from 1."""
-        return " ".join(f"n{place}" for place, (_, numeric) in enumerate(self.columns, 1) if numeric)
+        """CSS classes that say which columns hold numbers, and which long text that may wrap, counted from 1."""
+        numbers = [f"n{place}" for place, (_, numeric) in enumerate(self.columns, 1) if numeric]
+        texts = [place for place, (_, numeric) in enumerate(self.columns, 1) if not numeric]
+        long = [f"w{place}" for place in texts if any(len(row[place - 1]) > WRAPPED for row in self.rows)]
+        return " ".join([*numbers, *long])
 
     @classmethod
     def of(

@@ -248,7 +248,8 @@ def _spectra(findings: Findings) -> Any:
     plotting.plot_spectrum(values, next(iter(operators.values())).rank, panels[0], colors)
     plotting.plot_eigenvalues({name: operator.eigenvalues for name, operator in operators.items()}, panels[1], colors)
     if 1 < len(palette) <= FEW:
-        plotting.group_legend(panels[1], palette, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
+        named = dict(zip(plotting.shortened(list(palette)), palette.values(), strict=True))
+        plotting.group_legend(panels[1], named, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
     told = (
         "Left: singular values of the windows of each system; the line is the cut. Right: eigenvalues of the operators."
     )
@@ -266,13 +267,14 @@ def explained(findings: Findings) -> Section | None:
     explanation = findings.explanation
     if explanation is None:
         return None
-    figure, panels = _figure(14, 3.6, 4)
+    figure, panels = _figure(14, 4, 4)
     plotting.plot_explanation(explanation, panels)
-    panels[3].legend(frameon=False)
+    panels[3].legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.3), markerscale=0.5)
+    first, second = explanation.names
     told = "Both operators in common coordinates, and how much of the difference each mode carries."
     modes = explanation.modes.rename(columns={"time_constant": "time constant (ms)", "frequency": "frequency (Hz)"})
-    title = f"What sets {explanation.names[0]} and {explanation.names[1]} apart"
-    return Section("explained", title, [picture(figure, "explanation", told), Table.of(modes)])
+    parts = [Text(f"{first} (first) and {second}:"), picture(figure, "explanation", told), Table.of(modes)]
+    return Section("explained", "What sets two systems apart", parts)
 
 
 def pairs(findings: Findings) -> Section:
