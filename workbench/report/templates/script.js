@@ -32,3 +32,16 @@ if ("DecompressionStream" in window) for (const link of document.querySelectorAl
     plain.click();
   });
 }
+for (const figure of document.querySelectorAll("figure")) {
+  const drawn = figure.querySelector("svg"), png = figure.querySelector("a[download$='.png']");
+  if (!drawn || !png) continue;
+  const link = document.createElement("a");
+  link.textContent = "SVG";
+  link.href = "#";
+  link.download = png.download.replace(/png$/, "svg");
+  link.addEventListener("click", () => {  // the drawing is in the page already
+    const text = new XMLSerializer().serializeToString(drawn);
+    link.href = URL.createObjectURL(new Blob([text], {type: "image/svg+xml"}));
+  });
+  png.before(link, " ");
+}
