@@ -137,7 +137,12 @@ def hidden(network: LeakyRNN, rule: str, seed: int, mode: str, noise: torch.Gene
 METRICS = {"angular": "DSA", "frobenius": "DSA, size kept", "spectral": "eigenvalues"}
 
 
-OURS = ("DSA, automatic choice", "DSA, size kept, automatic choice", "DSA, size kept, best cell")
+OURS = (
+    "DSA, automatic choice",
+    "DSA, size kept, automatic choice",
+    "DSA, size kept, best cell",
+    "eigenvalues, automatic choice",
+)
 RIVALS = {
     "CKA": "cka",
     "Procrustes": "procrustes",
