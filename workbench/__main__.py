@@ -205,8 +205,9 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-# numbers of errors of a disk, which Windows has in part; those of a full one are no mistake of a program
-FULL = {getattr(errno, name, None) for name in ("EDQUOT", "EFBIG", "ENOSPC", "EROFS")}
+# numbers of errors of a disk, which Windows has in part; those of a full one are no mistake of a program. Semaphores give
+# 0 where /dev/shm has no room for them
+FULL = {0, *(getattr(errno, name, None) for name in ("EDQUOT", "EFBIG", "ENOSPC", "EROFS"))}
 DISK = FULL | {getattr(errno, name) for name in ("EACCES", "EIO", "ENOENT", "ENOTDIR", "EPERM")}
 COMMANDS: dict[str, Any] = {"run": run, "train": train, "compare": compare, "check": check, "completion": completion}
 
