@@ -205,8 +205,8 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-# numbers of errors of a disk, which Windows has in part; those of a full one are no mistake of a program. Semaphores give
-# 0 where /dev/shm has no room for them
+# numbers of errors of a disk, which Windows has in part; those of a full one are no mistake of a program. Where there is
+# no room for a semaphore, the number is 0
 FULL = {0, *(getattr(errno, name, None) for name in ("EDQUOT", "EFBIG", "ENOSPC", "EROFS"))}
 DISK = FULL | {getattr(errno, name) for name in ("EACCES", "EIO", "ENOENT", "ENOTDIR", "EPERM")}
 COMMANDS: dict[str, Any] = {"run": run, "train": train, "compare": compare, "check": check, "completion": completion}
@@ -232,7 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             except OSError as error:
                 if error.errno not in (DISK if error.filename else FULL):
                     raise
-                complain(f"{error.filename or 'a file, such as in /dev/shm'}: {error.strerror}; what is stored is kept")
+                reason = error.strerror if error.errno else "no room"
+                complain(f"{error.filename or 'a file, such as in /dev/shm'}: {reason}; what is stored is kept")
                 return 2
             except (MemoryError, RuntimeError) as error:
                 if not isinstance(error, MemoryError) and "allocate memory" not in str(error):

@@ -198,7 +198,7 @@ def _missing(name: str) -> None:
     [
         (errno.ENOSPC, "results/x.nc", "results/x.nc: No space left on device; what is stored is kept\n"),
         (errno.EFBIG, None, "a file, such as in /dev/shm: File too large; what is stored is kept\n"),
-        (0, None, "a file, such as in /dev/shm: Success; what is stored is kept\n"),
+        (0, None, "a file, such as in /dev/shm: no room; what is stored is kept\n"),
         (errno.ENOENT, None, None),
         (errno.ECONNREFUSED, "socket", None),
     ],
