@@ -123,7 +123,7 @@ class RunFolder:
         if stored is None and self.steps():
             raise MultitaskError(
                 f"run folder {self.path} contains checkpoints but no settings.json: "
-                f"restore this file, or choose another run_folder"
+                f"restore this file, remove the folder, or choose another run_folder"
             )
         if stored is None:
             return False

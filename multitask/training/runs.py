@@ -10,7 +10,7 @@ import torch
 
 from multitask.display import Card, Shown
 from multitask.network import LeakyRNN, NetworkParameters, make_network
-from multitask.storage import RunFolder, open_for_training, tensors_sha256
+from multitask.storage import RunFolder, StorageError, open_for_training, tensors_sha256
 from multitask.tasks.base import Task, as_tasks, check_fit, check_loss
 from multitask.training.loop import Trainer, check_same, network_of
 from multitask.training.parameters import TrainingParameters
@@ -202,7 +202,10 @@ def train(
         else:
             folder.rewind_log(-1)
         trainer.run(folder, show=progress)
-    return load_run(run_folder)
+    try:
+        return load_run(run_folder)
+    except MultitaskError as error:  # it was complete a moment ago
+        raise StorageError(f"run folder {folder.path} changed or went away while it was trained: {error}") from error
 
 
 def groups_of(rules: Any) -> tuple[list[list[str]], dict[str, Task]]:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +186,24 @@ def test_a_full_disk_ends_training_with_the_earlier_checkpoints_intact(tmp_path,
 
 
 # ---- invalid arguments and folders -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["save", "run"])
+def test_a_folder_that_goes_away_is_told_as_such(tmp_path, monkeypatch, when):
+    """Before a checkpoint is written, and after the last one."""
+    owner, method = (storage.RunFolder, "save") if when == "save" else (Trainer, "run")
+    work = getattr(owner, method)
+
+    def removed(self, *arguments, **options):
+        if when == "save":
+            shutil.rmtree(tmp_path / "run")
+        result = work(self, *arguments, **options)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return result
+
+    monkeypatch.setattr(owner, method, removed)
+    with pytest.raises(storage.StorageError, match=r"cannot write|went away while it was trained"):
+        short(tmp_path / "run")
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
