@@ -9,6 +9,7 @@ others, two seconds of import) are therefore imported where they are used.
 """
 
 import asyncio
+import atexit
 import base64
 import hashlib
 import io
@@ -285,6 +286,8 @@ async def _execute(notebook: "NotebookNode", path: Path, config: Path, bar: tqdm
         except RuntimeError as error:  # the kernel died
             return INTERRUPTED if signals.came else f"{type(error).__name__}: {error}"
         finally:
+            # what nbclient leaves for the end of the program if it is cut short fails there: its loop is closed by then
+            atexit.unregister(client._cleanup_kernel)
             signals.leave(client)
     return ""
 
