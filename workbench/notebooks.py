@@ -272,6 +272,7 @@ async def _execute(notebook: "NotebookNode", path: Path, config: Path, bar: tqdm
             kernel_name="python3",
             kernel_manager_class=_kernel_manager(signals),
             config=Config(KernelManager=_transport(sockets)),
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel itself, which complains of being interrupted
             resources={"metadata": {"path": str(path.parent.absolute())}},
             timeout=None,
             record_timing=False,
