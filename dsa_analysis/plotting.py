@@ -195,6 +195,8 @@ def plot_map(
     axes.set_aspect("equal", adjustable="datalim")
     axes.locator_params(nbins=5)
     if names is not None:
+        for name, place in zip(names, places, strict=True):
+            axes.plot(*place, "o", alpha=0, gid=NAMED + name)  # seen by the mouse alone, in a page
         write_names(axes, places, shortened(names))
     return axes
 

@@ -419,9 +419,8 @@ def _check_seal(path: Path) -> None:
     Files of version 0.1 have no seal, and are checked once they are read.
     """
     data = bytearray(path.read_bytes())
-    flags = (
-        slice(20, 24) if data[8:9] < b"\2" else slice(11, 12)
-    )  # of superblocks of version 0 and 1, and of later ones
+    version = data[8:9]  # of the superblock, which says where the flags are
+    flags = slice(20, 24) if version < b"\2" else slice(11, 12)
     data[flags] = bytes(len(data[flags]))
     end = len(data) - hashlib.sha256().digest_size
     sealed = data[max(0, end - len(SEAL)) : end] == SEAL

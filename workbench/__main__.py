@@ -207,7 +207,7 @@ def completion(arguments: argparse.Namespace) -> int:
 
 # numbers of errors of a disk, which Windows has in part; those of a full one are no mistake of a program, and 0 comes
 # where there is no room for a semaphore
-FULL = {0, *(getattr(errno, name, None) for name in ("EDQUOT", "EFBIG", "ENOSPC", "EROFS"))}
+FULL = {0, *(getattr(errno, name) for name in ("EDQUOT", "EFBIG", "ENOSPC", "EROFS") if hasattr(errno, name))}
 DISK = FULL | {getattr(errno, name) for name in ("EACCES", "EIO", "ENOENT", "ENOTDIR", "EPERM")}
 COMMANDS: dict[str, Any] = {"run": run, "train": train, "compare": compare, "check": check, "completion": completion}
 

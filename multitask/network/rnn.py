@@ -402,5 +402,5 @@ class LeakyRNN(Shown):
 
 
 def _with_ones(x: Tensor) -> Tensor:
-    """Inputs with one more that is always 1, whose weight is the bias: adding it later costs a pass over the drive."""
+    """Inputs with one more that is always 1, whose weight is the bias."""
     return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)

@@ -122,8 +122,6 @@ def distances(findings: Findings) -> Section:
         similarity.plot_map(axes, groups=groups)
         if groups and len(set(groups)) > FEW:
             axes.get_legend().remove()
-        for name, place in zip(similarity.labels, similarity.to_plane()[0], strict=True):
-            axes.plot(*place, "o", alpha=0, gid=plotting.NAMED + name)  # seen by the mouse alone
         told = (
             "Map of the systems (multidimensional scaling). If the stress is below 0.1, distances on it are faithful. "
             "Point at a system or a name to see the whole name."
