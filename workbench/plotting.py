@@ -93,7 +93,7 @@ def plot_scores(scores: pd.DataFrame, question: str, axes: Axes, of: str = "netw
     axes.set(
         xlim=(-1.02, 1.02),
         xlabel="rho of the distance (95 % interval)",
-        title=f"{question}, n = {asked['n'].iloc[0]:.0f} {of}",
+        title=f"{question}\nn = {asked['n'].iloc[0]:.0f} {of}",
     )
     return axes
 

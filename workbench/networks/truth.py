@@ -79,10 +79,8 @@ def _fixed_points(network: LeakyRNN, rule: str, how: JacobianTruth) -> tuple[Fix
     """The slowest fixed points of each network, and the input that is held constant."""
     activity = record_activity(network, rule, how.n_starts)  # of a rule, its grid
     start, stop = activity.periods[how.period]
-    inputs, states = (
-        activity.batch.inputs[0, (start + stop) // 2],
-        network.states(activity.batch.inputs)[:, :, stop - 1],
-    )
+    inputs = activity.batch.inputs[0, (start + stop) // 2]
+    states = network.states(activity.batch.inputs)[:, :, stop - 1]
     starts = states[:, np.linspace(0, states.shape[1] - 1, how.n_starts).astype(int)]
     points = find_fixed_points(network, inputs, starts, max_steps=how.max_steps)
     points = points.subset(points.fixed & points.separable(how.rank))
